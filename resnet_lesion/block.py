@@ -1,0 +1,85 @@
+"""One residual block in its place: how it runs whole, how it runs without its branch, how it is replaced."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from resnet_lesion.branch import Branch, Transform
+
+Forward = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """A residual block of a model.
+
+    Attributes:
+        layer: Its name, as the model's ``named_modules`` gives it.
+        module: The block itself.
+        branch: What its residual branch is made of.
+    """
+
+    layer: str
+    module: nn.Module
+    branch: Branch
+
+    @property
+    def has_identity_shortcut(self) -> bool:
+        """Whether the skip hands its input on unchanged, so that blocks of equal shapes are interchangeable."""
+        return self.branch.shortcut is None
+
+    def part(self, name: str) -> nn.Module:
+        """Return one of the block's submodules."""
+        return self.module.get_submodule(name)
+
+    def shortcut(self, x: Tensor) -> Tensor:
+        """Apply the skip: the identity, or the projection of ``x`` or of its pre-activation."""
+        return self._apply(self.branch.shortcut, self._apply(self.branch.preact, x))
+
+    def scale(self, residual: Tensor) -> Tensor:
+        """Apply the fixed factor that follows the branch's exit."""
+        return self._apply(self.branch.scale, residual)
+
+    def post(self, y: Tensor) -> Tensor:
+        """Apply what follows the addition. It may work in place."""
+        return self._apply(self.branch.post, y)
+
+    def without_branch(self, x: Tensor) -> Tensor:
+        """Run the block with its branch deleted: ``post(shortcut(x))``. ``x`` is left alone."""
+        y = self.shortcut(x)
+        if self.branch.post is not None and y.data_ptr() == x.data_ptr():
+            y = y.clone()  # an in-place ReLU would write into x, which other lesions still need
+        return self.post(y)
+
+    def _apply(self, transform: Transform, x: Tensor) -> Tensor:
+        if transform is None:
+            return x
+        function = self.part(transform) if isinstance(transform, str) else transform
+        result: Tensor = function(x)
+        return result
+
+
+@contextmanager
+def replaced_forwards(blocks: Sequence[Block], forwards: Sequence[Forward]) -> Iterator[None]:
+    """Let each block run another function in place of its own ``forward``, and restore it on the way out.
+
+    A hook cannot keep the module that it hangs on from running, and a block handed an empty batch may fail (batch
+    norm in training mode, attention that reshapes). ``Module.__call__`` looks ``forward`` up on the instance, so
+    replacing it there computes no deleted branch while everybody's hooks on the block still see its whole input and
+    output.
+    """
+    before = [vars(block.module).get("forward") for block in blocks]
+    try:
+        for block, forward in zip(blocks, forwards, strict=True):
+            vars(block.module)["forward"] = forward
+        yield
+    finally:
+        for block, forward in zip(blocks, before, strict=True):
+            if forward is None:
+                vars(block.module).pop("forward", None)
+            else:
+                vars(block.module)["forward"] = forward

@@ -1,0 +1,149 @@
+"""The contract between a residual network and its adapters: what a block's residual branch is made of."""
+
+from __future__ import annotations
+
+import difflib
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import singledispatch
+from importlib.metadata import entry_points
+from typing import TypeAlias, TypeVar
+
+from torch import Tensor, nn
+
+Transform: TypeAlias = str | Callable[[Tensor], Tensor] | None
+"""A submodule's name relative to the block, a function of one tensor, or None for the identity."""
+
+ENTRY_POINT_GROUP = "resnet_lesion.adapters"
+HOW_TO = "docs/how-to/write-an-adapter.md"
+
+
+@dataclass(frozen=True)
+class Branch:
+    """The parts of one residual block ``y = post(shortcut(preact(x)) + scale(branch(x)))``.
+
+    Attributes:
+        entry: The submodule where the branch begins, or all of them where it begins in parallel. It reads the
+            block's input, or what ``preact`` made of it.
+        exit: The submodule whose output is the last thing computed in the branch before ``scale`` and the addition.
+        shortcut: The projection on the skip, or None for an identity shortcut.
+        preact: What a projection is fed: None for the block's input, else the pre-activation that makes it.
+        scale: A fixed factor that follows ``exit``, or None.
+        post: What follows the addition, or None.
+
+    Each of the last four is a :data:`Transform`, so that a functional ReLU or a shortcut without a module of its own
+    can be said: ``post=torch.relu``.
+
+    References:
+        Veit, Wilber & Belongie 2016, equation 2 (arXiv:1605.06431).
+    """
+
+    entry: str | tuple[str, ...]
+    exit: str
+    shortcut: Transform = None
+    preact: Transform = None
+    scale: Transform = None
+    post: Transform = None
+
+
+Adapter: TypeAlias = Callable[..., Branch | None]
+_A = TypeVar("_A", bound=Adapter)
+
+
+@singledispatch
+def _describe(block: nn.Module) -> Branch | None:
+    raise TypeError(
+        f"expected a residual block that an adapter describes, got {_class_name(type(block))}. "
+        f"Known classes: {known_blocks()}. Register an adapter for it with resnet_lesion.register_adapter; see {HOW_TO}."
+    )
+
+
+def register_adapter(*classes: type[nn.Module]) -> Callable[[_A], _A]:
+    """Register the decorated function as the adapter of these block classes.
+
+    The function takes a block and returns its :class:`Branch`, or None for an instance that has no skip (then it is
+    not a residual block).
+
+    Args:
+        *classes: Block classes. A subclass is covered too as long as it does not override ``forward``.
+
+    Returns:
+        A decorator that hands its function back unchanged.
+
+    Example:
+        >>> import resnet_lesion as rl
+        >>> from torch import nn
+        >>> class Doubled(nn.Module):
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.body = nn.Identity()
+        ...     def forward(self, x):
+        ...         return x + self.body(x)
+        >>> @rl.register_adapter(Doubled)
+        ... def doubled(block):
+        ...     return rl.Branch(entry="body", exit="body")
+        >>> rl.find_branch(Doubled()).exit
+        'body'
+    """
+
+    def decorate(adapter: _A) -> _A:
+        for cls in classes:
+            _describe.register(cls, adapter)
+        return adapter
+
+    return decorate
+
+
+def find_branch(block: nn.Module) -> Branch | None:
+    """Look up what the residual branch of one block is made of.
+
+    Args:
+        block: A residual block, of a class that an adapter was registered for.
+
+    Returns:
+        Its branch, or None if this instance has no skip.
+
+    Raises:
+        TypeError: If no adapter knows the class, or it overrides the ``forward`` that its adapter was written for.
+    """
+    adapted = next((cls for cls in type(block).__mro__ if cls in _known_classes()), None)
+    if adapted is not None and type(block).forward is not adapted.forward:
+        raise TypeError(
+            f"{_class_name(type(block))} overrides the forward of {_class_name(adapted)}, so the adapter of that class "
+            f"may not describe it. Register an adapter for the subclass; see {HOW_TO}."
+        )
+    return _describe(block)
+
+
+def is_block(module: nn.Module) -> bool:
+    """Tell whether some adapter was registered for the module's class or one of its bases."""
+    return any(cls in _known_classes() for cls in type(module).__mro__)
+
+
+def load_adapters() -> None:
+    """Import every installed package that offers adapters (entry point group ``resnet_lesion.adapters``)."""
+    for entry_point in entry_points(group=ENTRY_POINT_GROUP):
+        try:
+            entry_point.load()
+        except Exception as error:  # a stranger's broken package must not take everybody's blocks away
+            warnings.warn(f"adapters {entry_point.value!r} could not be loaded: {error}", stacklevel=2)
+
+
+def known_blocks() -> str:
+    """List the block classes that adapters know, for an error message."""
+    return ", ".join(sorted(map(_class_name, _known_classes())))
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Suggest the closest known names, for an error message."""
+    close = difflib.get_close_matches(name, list(known))
+    return f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
+
+
+def _known_classes() -> set[type]:
+    return set(_describe.registry) - {object}
+
+
+def _class_name(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"

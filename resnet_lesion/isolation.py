@@ -1,0 +1,34 @@
+"""A model comes out of an analysis exactly as it went in."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import nn
+
+
+@contextmanager
+def isolated(model: nn.Module) -> Iterator[None]:
+    """Put the model into eval mode, then give every module its own training flag and the random states back.
+
+    Iterating a DataLoader draws from the global generator and a data set's transforms may use any of the others, so
+    all of them are restored, also after an exception.
+    """
+    training = {module: module.training for module in model.modules()}
+    torch_state, numpy_state, python_state = torch.get_rng_state(), np.random.get_state(), random.getstate()  # noqa: NPY002
+    cuda_states = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    try:
+        model.eval()
+        yield
+    finally:
+        for module, flag in training.items():
+            module.training = flag
+        torch.set_rng_state(torch_state)
+        np.random.set_state(numpy_state)  # noqa: NPY002
+        random.setstate(python_state)
+        if cuda_states:
+            torch.cuda.set_rng_state_all(cuda_states)

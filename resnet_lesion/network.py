@@ -1,0 +1,345 @@
+"""A model seen as n residual blocks in a row, any of which can be deleted, moved or routed around."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor, nn
+
+from resnet_lesion.block import Block, Forward, replaced_forwards
+from resnet_lesion.branch import HOW_TO, Branch, did_you_mean, find_branch, is_block, known_blocks
+from resnet_lesion.errors import AdapterError
+from resnet_lesion.isolation import isolated
+from resnet_lesion.orders import DELETED, as_orders
+
+
+_Note = Callable[[int, Tensor, Tensor], None]
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What one plain forward pass showed: the shape of each block's input and output, without the batch."""
+
+    input_shapes: tuple[tuple[int, ...], ...]
+    output_shapes: tuple[tuple[int, ...], ...]
+    output: Tensor
+
+
+class ResidualNetwork:
+    """A model whose residual blocks are known; made by :func:`wrap`.
+
+    Attributes:
+        model: The model itself, unchanged.
+        blocks: Its residual blocks, in forward order.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        model = _analysable(model)
+        self.model = model
+        blocks: list[Block] = []
+        for layer, module in model.named_modules():
+            branch = find_branch(module) if is_block(module) else None
+            if branch is not None:
+                blocks.append(Block(layer, module, branch))
+        if not blocks:
+            raise TypeError(_no_blocks(model))
+        self.blocks: tuple[Block, ...] = tuple(blocks)
+
+    def __len__(self) -> int:
+        return len(self.blocks)
+
+    def __repr__(self) -> str:
+        return f"ResidualNetwork({type(self.model).__name__}, {len(self)} blocks: {self.layers[0]} ... {self.layers[-1]})"
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The blocks' names, in forward order."""
+        return tuple(block.layer for block in self.blocks)
+
+    @property
+    def branches(self) -> tuple[Branch, ...]:
+        """What each block's residual branch is made of, in forward order."""
+        return tuple(block.branch for block in self.blocks)
+
+    @property
+    def stage(self) -> NDArray[np.int64]:
+        """The stage of each block, counted from 0: blocks that are children of one module share one."""
+        parents = [layer.rpartition(".")[0] for layer in self.layers]
+        number = {parent: i for i, parent in enumerate(dict.fromkeys(parents))}
+        return np.array([number[parent] for parent in parents], dtype=np.int64)
+
+    @property
+    def is_downsampling(self) -> NDArray[np.bool_]:
+        """Whether each block's shortcut is a projection (timm's ``downsample``) rather than the identity."""
+        return np.array([not block.has_identity_shortcut for block in self.blocks])
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the model's parameters."""
+        return self._reference.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The floating-point type of the model's parameters."""
+        return self._reference.dtype
+
+    def index(self, layers: str | int | Iterable[str | int]) -> list[int]:
+        """Translate block names (or indices) into indices.
+
+        Raises:
+            ValueError: If there is no such block.
+        """
+        if isinstance(layers, str | int | np.integer):
+            layers = [layers]
+        known = {layer: i for i, layer in enumerate(self.layers)}
+        found: list[int] = []
+        for layer in layers:
+            if isinstance(layer, str):
+                if layer not in known:
+                    raise ValueError(
+                        f"expected the name of a block, got {layer!r}.{did_you_mean(layer, known)} "
+                        f"network.layers lists all {len(self)}."
+                    )
+                found.append(known[layer])
+            elif not 0 <= layer < len(self):
+                raise ValueError(f"expected a block index from 0 to {len(self) - 1}, got {layer}.")
+            else:
+                found.append(int(layer))
+        return found
+
+    @contextmanager
+    def lesioned(
+        self, *, delete: str | int | Iterable[str | int] | None = None, order: ArrayLike | None = None
+    ) -> Iterator[nn.Module]:
+        """Run any code on the lesioned model.
+
+        A deleted block runs its shortcut and ``post`` only; its branch is not computed. Hooks on a block see what
+        happens at its position. Contexts nest.
+
+        Args:
+            delete: Names (or indices) of the blocks to delete.
+            order: One order row instead: at each position the index of the block that runs there, or -1.
+
+        Yields:
+            The model, lesioned until the context ends.
+
+        Raises:
+            ValueError: If a block does not exist, the row does not fit, or not exactly one of the two is given.
+
+        Example:
+            >>> import resnet_lesion as rl, timm, torch
+            >>> network = rl.wrap(timm.create_model("resnet18").eval())
+            >>> with torch.no_grad(), network.lesioned(delete=["layer3.1"]) as model:
+            ...     model(torch.zeros(1, 3, 64, 64)).shape
+            torch.Size([1, 1000])
+        """
+        if (delete is None) == (order is None):
+            raise ValueError("expected exactly one of delete=[...] and order=[...].")
+        if delete is not None:
+            row = np.arange(len(self))
+            row[self.index(delete)] = DELETED
+        else:
+            row = as_orders([order], len(self))[0]
+        whole = self.forwards()
+        forwards = [
+            block.without_branch if index == DELETED else whole[index]
+            for block, index in zip(self.blocks, row, strict=True)
+        ]
+        with replaced_forwards(self.blocks, forwards):
+            yield self.model
+
+    def forwards(self) -> list[Forward]:
+        """Return each block's own forward, as it stands now."""
+        return [block.module.forward for block in self.blocks]
+
+    def verify(self, inputs: Tensor) -> float:
+        """Check that every block computes ``post(shortcut(x) + scale(branch(x)))`` on these inputs.
+
+        Args:
+            inputs: What the model takes, (N, ...).
+
+        Returns:
+            The largest deviation over all blocks, relative to the block's largest output; 0.0 if all agree to the
+            last bit.
+
+        Raises:
+            AdapterError: If a block deviates, its exit runs more or less than once, or the blocks do not run once
+                each in order.
+        """
+        inputs, exits, deviations = self.to_device(inputs), dict[int, list[Tensor]](), list[float]()
+
+        def check(i: int, x: Tensor, y: Tensor) -> None:
+            block, residuals = self.blocks[i], exits.pop(i, [])
+            if len(residuals) != 1:
+                raise AdapterError(
+                    f"block {block.layer!r} ({type(block.module).__name__}) ran its branch exit {block.branch.exit!r} "
+                    f"{len(residuals)} times; expected once. Name a module that only the branch uses; see {HOW_TO}."
+                )
+            expected = block.post(block.shortcut(x) + block.scale(residuals[0]))
+            if expected.shape != y.shape:
+                raise AdapterError(
+                    f"block {block.layer!r}: the adapter makes shape {tuple(expected.shape)}, the block {tuple(y.shape)}."
+                )
+            error, size = float((expected - y).abs().max()), float(y.abs().max())
+            deviation = error / size if size else error
+            # `not <=` so that NaN fails too
+            if not deviation <= 16 * torch.finfo(y.dtype).eps:
+                raise AdapterError(
+                    f"block {block.layer!r} ({type(block.module).__name__}) is not post(shortcut(x) + branch(x)) as "
+                    f"{block.branch} says: relative deviation {deviation:.3g}. Correct its adapter; see {HOW_TO}."
+                )
+            deviations.append(deviation)
+
+        with ExitStack() as stack, isolated(self.model), torch.no_grad():
+            for i, block in enumerate(self.blocks):
+                handle = block.part(block.branch.exit).register_forward_hook(
+                    # cloned, since the block may add the shortcut in place
+                    lambda _module, _args, output, i=i: exits.setdefault(i, []).append(output.clone())
+                )
+                stack.callback(handle.remove)
+            self._watched(inputs, check)
+        return max(deviations)
+
+    def trace(self, inputs: Tensor) -> Trace:
+        """Run the whole model once and note the shape of every block's input and output.
+
+        Raises:
+            AdapterError: If the blocks do not run once each in order, or the model returns no (N, ...) tensor.
+            ValueError: If the model does not take these inputs.
+        """
+        shapes: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
+        inputs = self.to_device(inputs)
+        with isolated(self.model), torch.no_grad():
+            try:
+                output = self._watched(inputs, lambda _i, x, y: shapes.append((tuple(x.shape[1:]), tuple(y.shape[1:]))))
+            except (AdapterError, torch.OutOfMemoryError):
+                raise
+            except (RuntimeError, AssertionError) as error:
+                raise ValueError(
+                    f"the model does not take inputs of shape {tuple(inputs.shape)}: {error}. "
+                    f"Expected (N, channels, height, width) as the model was built for{_expected_input(self.model)}."
+                ) from error
+        if not isinstance(output, Tensor) or output.shape[0] != inputs.shape[0]:
+            raise AdapterError(
+                f"expected a model that returns one tensor with a row per input, got {type(output).__name__}. "
+                "Wrap a classifier, not a feature extractor."
+            )
+        return Trace(tuple(s[0] for s in shapes), tuple(s[1] for s in shapes), output)
+
+    def to_device(self, inputs: Tensor) -> Tensor:
+        """Move inputs to the model's device and, if they are floating-point, to its dtype."""
+        dtype = self.dtype if inputs.is_floating_point() else inputs.dtype
+        return inputs.to(self.device, dtype, non_blocking=True)
+
+    def _watched(self, inputs: Tensor, note: _Note) -> object:
+        ran: list[int] = []
+
+        def hook(i: int, args: tuple[Tensor, ...], output: Tensor) -> None:
+            ran.append(i)
+            note(i, args[0], output)
+
+        with ExitStack() as stack:
+            for i, block in enumerate(self.blocks):
+                handle = block.module.register_forward_hook(lambda _m, args, output, i=i: hook(i, args, output))
+                stack.callback(handle.remove)
+            output = self.model(inputs)
+        check_run_order(ran, self.layers)
+        return output
+
+    @property
+    def _reference(self) -> Tensor:
+        for tensor in [*self.model.parameters(), *self.model.buffers()]:
+            if tensor.is_floating_point():
+                return tensor
+        return torch.empty(0)
+
+
+def wrap(model: nn.Module | ResidualNetwork) -> ResidualNetwork:
+    """See a model as a row of residual blocks. Nothing in the model changes.
+
+    Args:
+        model: Any module with blocks that an adapter knows, for instance a timm ResNet, on any device. A model from
+            ``torch.compile`` is unwrapped. A :class:`ResidualNetwork` comes back as it is.
+
+    Returns:
+        The network, ready for analysis.
+
+    Raises:
+        TypeError: If the model has no known block, or is something that hooks cannot follow (DataParallel, an FX
+            graph, TorchScript, a module compiled in place).
+
+    Example:
+        >>> import resnet_lesion as rl, timm
+        >>> network = rl.wrap(timm.create_model("resnet18"))
+        >>> network.layers[:3]
+        ('layer1.0', 'layer1.1', 'layer2.0')
+        >>> network.branches[2]
+        Branch(entry='conv1', exit='bn2', shortcut='downsample', preact=None, scale=None, post='act2')
+    """
+    return model if isinstance(model, ResidualNetwork) else ResidualNetwork(model)
+
+
+def check_run_order(ran: Sequence[int], layers: Sequence[str]) -> None:
+    """Refuse a model that does not run its blocks once each, in the order of their names."""
+    if list(ran) == list(range(len(layers))):
+        return
+    counts = Counter(ran)
+    for i, layer in enumerate(layers):
+        if counts[i] != 1:
+            raise AdapterError(f"block {layer!r} ran {counts[i]} times in one forward pass; expected once.")
+    raise AdapterError(f"the blocks ran in the order {[layers[i] for i in ran]}; expected the order of their names.")
+
+
+def _analysable(model: object) -> nn.Module:
+    if not isinstance(model, nn.Module):
+        hint = f" Create it first: timm.create_model({model!r})." if isinstance(model, str) else ""
+        raise TypeError(f"expected a torch.nn.Module or a ResidualNetwork, got {type(model).__name__} {model!r:.60}.{hint}")
+    original = getattr(model, "_orig_mod", None)
+    if isinstance(original, nn.Module):  # torch.compile's OptimizedModule ignores what is changed in its blocks later
+        model = original
+    if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        raise TypeError(
+            f"expected a plain module, got {type(model).__name__}, whose replicas would run without the lesions. "
+            "Pass model.module."
+        )
+    for name, module in model.named_modules():
+        where = f"submodule {name!r}" if name else "the model"
+        if isinstance(module, torch.fx.GraphModule):
+            raise TypeError(
+                f"expected modules that call their blocks, but {where} is an FX graph ({type(module).__name__}), "
+                "which ran its blocks when it was traced. Pass the model that it was made from."
+            )
+        if isinstance(module, torch.jit.ScriptModule):
+            raise TypeError(f"{where} is TorchScript, which ignores lesions. Pass the model that it was made from.")
+        if getattr(module, "_orig_mod", None) is not None or getattr(module, "_compiled_call_impl", None) is not None:
+            raise TypeError(f"{where} is compiled and would ignore lesions. Pass the model before it is compiled.")
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is None:
+            raise TypeError(
+                f"{where} ({type(module).__name__}) normalises with the statistics of its batch even in eval mode, so one "
+                "image's result depends on the others'. Use track_running_stats=True."
+            )
+    return model
+
+
+def _no_blocks(model: nn.Module) -> str:
+    own = Counter(
+        type(module).__qualname__
+        for module in model.modules()
+        if module is not model and not type(module).__module__.startswith("torch.nn") and any(True for _ in module.children())
+    )
+    seen = ", ".join(name for name, _ in own.most_common(5)) or "only torch.nn modules"
+    return (
+        f"{type(model).__qualname__} has no residual block that an adapter knows. Its own classes: {seen}. "
+        f"Known block classes: {known_blocks()}. To add one, see {HOW_TO}."
+    )
+
+
+def _expected_input(model: nn.Module) -> str:
+    size = (getattr(model, "pretrained_cfg", None) or {}).get("input_size")
+    return f", for instance (N, {', '.join(map(str, size))})" if size else ""
