@@ -4,8 +4,17 @@ from resnet_lesion.branch import Branch as Branch
 from resnet_lesion.branch import find_branch as find_branch
 from resnet_lesion.branch import load_adapters as _load_adapters
 from resnet_lesion.branch import register_adapter as register_adapter
+from resnet_lesion.deletion import Deletion as Deletion
 from resnet_lesion.errors import AdapterError as AdapterError
+from resnet_lesion.evaluation import evaluate as evaluate
 from resnet_lesion.network import ResidualNetwork as ResidualNetwork
 from resnet_lesion.network import wrap as wrap
+from resnet_lesion.paths import path_counts as path_counts
+from resnet_lesion.paths import path_fraction as path_fraction
+from resnet_lesion.paths import remaining_fraction as remaining_fraction
+from resnet_lesion.reorder import Reorder as Reorder
+from resnet_lesion.storage import open as open
+from resnet_lesion.storage import save as save
+from resnet_lesion.study import study as study
 
 _load_adapters()

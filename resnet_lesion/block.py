@@ -78,8 +78,8 @@ def replaced_forwards(blocks: Sequence[Block], forwards: Sequence[Forward]) -> I
             vars(block.module)["forward"] = forward
         yield
     finally:
-        for block, forward in zip(blocks, before, strict=True):
-            if forward is None:
+        for block, own in zip(blocks, before, strict=True):
+            if own is None:
                 vars(block.module).pop("forward", None)
             else:
-                vars(block.module)["forward"] = forward
+                vars(block.module)["forward"] = own

@@ -55,7 +55,7 @@ _A = TypeVar("_A", bound=Adapter)
 def _describe(block: nn.Module) -> Branch | None:
     raise TypeError(
         f"expected a residual block that an adapter describes, got {_class_name(type(block))}. "
-        f"Known classes: {known_blocks()}. Register an adapter for it with resnet_lesion.register_adapter; see {HOW_TO}."
+        f"Known classes: {known_blocks()}. Register an adapter with resnet_lesion.register_adapter; see {HOW_TO}."
     )
 
 
@@ -108,7 +108,7 @@ def find_branch(block: nn.Module) -> Branch | None:
         TypeError: If no adapter knows the class, or it overrides the ``forward`` that its adapter was written for.
     """
     adapted = next((cls for cls in type(block).__mro__ if cls in _known_classes()), None)
-    if adapted is not None and type(block).forward is not adapted.forward:
+    if adapted is not None and getattr(type(block), "forward") is not getattr(adapted, "forward"):  # noqa: B009
         raise TypeError(
             f"{_class_name(type(block))} overrides the forward of {_class_name(adapted)}, so the adapter of that class "
             f"may not describe it. Register an adapter for the subclass; see {HOW_TO}."

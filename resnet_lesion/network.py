@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +19,6 @@ from resnet_lesion.branch import HOW_TO, Branch, did_you_mean, find_branch, is_b
 from resnet_lesion.errors import AdapterError
 from resnet_lesion.isolation import isolated
 from resnet_lesion.orders import DELETED, as_orders
-
 
 _Note = Callable[[int, Tensor, Tensor], None]
 
@@ -55,7 +56,9 @@ class ResidualNetwork:
         return len(self.blocks)
 
     def __repr__(self) -> str:
-        return f"ResidualNetwork({type(self.model).__name__}, {len(self)} blocks: {self.layers[0]} ... {self.layers[-1]})"
+        return (
+            f"ResidualNetwork({type(self.model).__name__}, {len(self)} blocks: {self.layers[0]} ... {self.layers[-1]})"
+        )
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -174,6 +177,9 @@ class ResidualNetwork:
         """
         inputs, exits, deviations = self.to_device(inputs), dict[int, list[Tensor]](), list[float]()
 
+        def keep(i: int, _module: nn.Module, _args: Any, output: Tensor) -> None:
+            exits.setdefault(i, []).append(output.clone())  # the block may add the shortcut to it in place
+
         def check(i: int, x: Tensor, y: Tensor) -> None:
             block, residuals = self.blocks[i], exits.pop(i, [])
             if len(residuals) != 1:
@@ -184,7 +190,8 @@ class ResidualNetwork:
             expected = block.post(block.shortcut(x) + block.scale(residuals[0]))
             if expected.shape != y.shape:
                 raise AdapterError(
-                    f"block {block.layer!r}: the adapter makes shape {tuple(expected.shape)}, the block {tuple(y.shape)}."
+                    f"block {block.layer!r}: the adapter makes shape {tuple(expected.shape)}, "
+                    f"the block {tuple(y.shape)}. Correct its adapter; see {HOW_TO}."
                 )
             error, size = float((expected - y).abs().max()), float(y.abs().max())
             deviation = error / size if size else error
@@ -198,10 +205,7 @@ class ResidualNetwork:
 
         with ExitStack() as stack, isolated(self.model), torch.no_grad():
             for i, block in enumerate(self.blocks):
-                handle = block.part(block.branch.exit).register_forward_hook(
-                    # cloned, since the block may add the shortcut in place
-                    lambda _module, _args, output, i=i: exits.setdefault(i, []).append(output.clone())
-                )
+                handle = block.part(block.branch.exit).register_forward_hook(partial(keep, i))
                 stack.callback(handle.remove)
             self._watched(inputs, check)
         return max(deviations)
@@ -240,13 +244,13 @@ class ResidualNetwork:
     def _watched(self, inputs: Tensor, note: _Note) -> object:
         ran: list[int] = []
 
-        def hook(i: int, args: tuple[Tensor, ...], output: Tensor) -> None:
+        def hook(i: int, _module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
             ran.append(i)
             note(i, args[0], output)
 
         with ExitStack() as stack:
             for i, block in enumerate(self.blocks):
-                handle = block.module.register_forward_hook(lambda _m, args, output, i=i: hook(i, args, output))
+                handle = block.module.register_forward_hook(partial(hook, i))
                 stack.callback(handle.remove)
             output = self.model(inputs)
         check_run_order(ran, self.layers)
@@ -299,7 +303,9 @@ def check_run_order(ran: Sequence[int], layers: Sequence[str]) -> None:
 def _analysable(model: object) -> nn.Module:
     if not isinstance(model, nn.Module):
         hint = f" Create it first: timm.create_model({model!r})." if isinstance(model, str) else ""
-        raise TypeError(f"expected a torch.nn.Module or a ResidualNetwork, got {type(model).__name__} {model!r:.60}.{hint}")
+        raise TypeError(
+            f"expected a torch.nn.Module or a ResidualNetwork, got {type(model).__name__} {model!r:.60}.{hint}"
+        )
     original = getattr(model, "_orig_mod", None)
     if isinstance(original, nn.Module):  # torch.compile's OptimizedModule ignores what is changed in its blocks later
         model = original
@@ -321,8 +327,8 @@ def _analysable(model: object) -> nn.Module:
             raise TypeError(f"{where} is compiled and would ignore lesions. Pass the model before it is compiled.")
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is None:
             raise TypeError(
-                f"{where} ({type(module).__name__}) normalises with the statistics of its batch even in eval mode, so one "
-                "image's result depends on the others'. Use track_running_stats=True."
+                f"{where} ({type(module).__name__}) normalises with the statistics of its batch even in eval mode, "
+                "so one image's result depends on the others'. Use track_running_stats=True."
             )
     return model
 
@@ -331,7 +337,9 @@ def _no_blocks(model: nn.Module) -> str:
     own = Counter(
         type(module).__qualname__
         for module in model.modules()
-        if module is not model and not type(module).__module__.startswith("torch.nn") and any(True for _ in module.children())
+        if module is not model
+        and not type(module).__module__.startswith("torch.nn")
+        and any(True for _ in module.children())
     )
     seen = ", ".join(name for name, _ in own.most_common(5)) or "only torch.nn modules"
     return (

@@ -68,7 +68,9 @@ def main() -> None:
     args.out.parent.mkdir(parents=True, exist_ok=True)
     save_file(half, args.out, {"resnet_lesion": resnet_lesion.__name__})
     model.load_state_dict(half)
-    print(f"{args.out}: {args.out.stat().st_size / 2**20:.2f} MiB, test accuracy in half precision {accuracy(model):.4f}")
+    print(
+        f"{args.out}: {args.out.stat().st_size / 2**20:.2f} MiB, test accuracy in half precision {accuracy(model):.4f}"
+    )
 
 
 if __name__ == "__main__":

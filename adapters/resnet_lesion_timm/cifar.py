@@ -46,7 +46,7 @@ default_cfgs = generate_default_cfgs(
 )
 
 
-class CifarResNetV2(ResNetV2):  # type: ignore[misc]  # timm's base is untyped
+class CifarResNetV2(ResNetV2):
     """timm's pre-activation ResNet with a CIFAR stem: one 3x3 convolution, no pooling; widths 16, 32, 64.
 
     References:
@@ -65,8 +65,10 @@ class CifarResNetV2(ResNetV2):  # type: ignore[misc]  # timm's base is untyped
             norm_layer=BatchNormAct2d,
             **kwargs,
         )
-        self.stem = nn.Sequential(OrderedDict(conv=create_conv2d(in_chans, 16, 3)))
-        nn.init.kaiming_normal_(self.stem.conv.weight, mode="fan_out", nonlinearity="relu")
+        factory = {name: kwargs[name] for name in ("device", "dtype") if name in kwargs}
+        conv = nn.Conv2d(in_chans, 16, 3, padding=1, bias=False, **factory)
+        nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+        self.stem = nn.Sequential(OrderedDict(conv=conv))
         self.stem_feat_idx = 0
         for info, reduction in zip(self.feature_info, (1, 1, 2, 4), strict=True):
             info["reduction"] = reduction

@@ -1,0 +1,95 @@
+"""What the Captum side of Deletion and Reorder shares: one image's score, and how much of it a lesion costs."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import torch
+from captum._utils.common import _select_targets
+from torch import Tensor
+from tqdm import tqdm
+
+from resnet_lesion.chunking import Chunks
+from resnet_lesion.evaluation import check_fit
+from resnet_lesion.isolation import isolated
+from resnet_lesion.network import ResidualNetwork
+from resnet_lesion.orders import IntArray, whole
+
+TargetType: TypeAlias = int | tuple[int, ...] | Tensor | list[int] | list[tuple[int, ...]] | None
+"""Captum's target: a class for all images, one for each, or None if the model returns one score per image."""
+
+
+def score_lost(
+    network: ResidualNetwork,
+    inputs: Tensor,
+    target: TargetType,
+    orders: IntArray,
+    additional_forward_args: object,
+    perturbations_per_eval: int | None,
+    show_progress: bool,
+) -> Tensor:
+    """Return (N, n_orders): the target score of the whole network less that under each order row."""
+    inputs = single_input(inputs)
+    extra = forward_args(additional_forward_args)
+    with (
+        isolated(network.model),
+        torch.no_grad(),
+        tqdm(total=len(inputs), unit="image", disable=not show_progress, desc="lesions") as progress,
+    ):
+        trace = network.trace(inputs[:1])
+        check_fit(network, orders, trace)
+        rows = torch.cat([torch.as_tensor(whole(len(network)))[None], torch.as_tensor(orders)]).numpy()
+        chunks = Chunks(network, rows, trace, perturbations_per_eval)
+        scores: Tensor | None = None
+        for outputs, chosen in chunks.outputs(network.to_device(inputs), *extra):
+            selected = torch.stack([select_score(output, target) for output in outputs], dim=1)
+            if scores is None:
+                scores = selected.new_empty(len(inputs), len(rows))
+            scores[:, torch.as_tensor(chosen, device=selected.device)] = selected
+        progress.update(len(inputs))
+    assert scores is not None
+    return scores[:, :1] - scores[:, 1:]
+
+
+def single_input(inputs: object) -> Tensor:
+    """Unpack Captum's one-tensor tuple.
+
+    Raises:
+        TypeError: If the inputs are not one tensor.
+        ValueError: If there is no image among them.
+    """
+    if isinstance(inputs, tuple) and len(inputs) == 1:
+        (inputs,) = inputs
+    if not isinstance(inputs, Tensor):
+        raise TypeError(f"expected inputs as one tensor (N, ...), got {type(inputs).__name__}.")
+    if inputs.ndim < 2 or not len(inputs):
+        raise ValueError(f"expected inputs (N, ...) with N >= 1, got shape {tuple(inputs.shape)}.")
+    return inputs
+
+
+def forward_args(additional_forward_args: object) -> tuple[object, ...]:
+    """Return Captum's additional arguments as a tuple."""
+    if additional_forward_args is None:
+        return ()
+    return additional_forward_args if isinstance(additional_forward_args, tuple) else (additional_forward_args,)
+
+
+def select_score(output: Tensor, target: TargetType) -> Tensor:
+    """Select each image's score, (N,), from the model's output, as Captum does.
+
+    Raises:
+        ValueError: If the target does not select one score for each image.
+    """
+    try:
+        score: Tensor = _select_targets(output, target)
+    except (AssertionError, IndexError, RuntimeError) as error:
+        raise ValueError(
+            f"expected a target that selects one of the outputs {tuple(output.shape)} for each image, "
+            f"got {target!r:.80}: {error}."
+        ) from error
+    if score.numel() != len(output):
+        raise ValueError(
+            f"expected a target that selects one score for each image, got {target!r:.80} "
+            f"with outputs of shape {tuple(output.shape)}. Pass target=labels or target=class_index."
+        )
+    return score.reshape(len(output))

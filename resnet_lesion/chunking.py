@@ -1,0 +1,128 @@
+"""Cut the work into forward passes that fit into memory, without giving up shared prefixes.
+
+Splitting the images leaves the number of block evaluations per image as it is; splitting the lesions repeats the
+prefixes that they shared. So images are split first, and lesions only where the user says so or one image is too many.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from resnet_lesion.network import ResidualNetwork, Trace
+from resnet_lesion.orders import IntArray
+from resnet_lesion.streams import Plan, forward_lesions
+
+# On a CPU a pass that fits into the caches is faster than a larger one; on an accelerator a larger one is.
+_CPU_BYTES = 2**28
+_DEVICE_SHARE = 0.5
+# A block keeps about this many tensors of the size of its input or output alive while it runs.
+_LIVE_TENSORS = 6
+
+
+class Chunks:
+    """Order rows and images, cut into pieces.
+
+    Args:
+        network: The network, in eval mode.
+        orders: (n_rows, n_blocks) order rows.
+        trace: The shapes of the blocks' inputs and outputs.
+        perturbations_per_eval: The largest number of rows in one forward pass; None for as many as there are.
+        n_reference: How many of the first rows are there for comparison only and not counted as work asked for.
+    """
+
+    def __init__(
+        self,
+        network: ResidualNetwork,
+        orders: IntArray,
+        trace: Trace,
+        perturbations_per_eval: int | None = None,
+        n_reference: int = 0,
+    ) -> None:
+        if perturbations_per_eval is not None and perturbations_per_eval < 1:
+            raise ValueError(f"expected perturbations_per_eval >= 1 or None, got {perturbations_per_eval}.")
+        self._network, self._orders, self._n_reference = network, orders, n_reference
+        # neighbours in lexicographic order share the longest prefixes
+        ranked = np.lexsort(orders.T[::-1])
+        size = perturbations_per_eval or len(ranked)
+        self._rows = [ranked[i : i + size] for i in range(0, len(ranked), size)]
+        self._plans = [Plan(orders[rows]) for rows in self._rows]
+        self._images = max(1, _budget(network) // max(_bytes_per_image(plan, trace) for plan in self._plans))
+
+    @property
+    def block_evaluations(self) -> int:
+        """Number of blocks computed per image, over all chunks, reference rows left out."""
+        asked = [rows[rows >= self._n_reference] for rows in self._rows]
+        return sum(Plan(self._orders[rows]).block_evaluations for rows in asked)
+
+    def split(self, inputs: Tensor, *others: Tensor) -> Iterator[tuple[Tensor, ...]]:
+        """Yield the images of a batch, and what goes with them, in pieces for :meth:`outputs`."""
+        start = 0
+        while start < len(inputs):
+            stop = start + self._images  # outputs() may have lowered it
+            yield inputs[start:stop], *(other[start:stop] for other in others)
+            start = stop
+
+    def outputs(self, inputs: Tensor, *args: object) -> Iterator[tuple[Tensor, IntArray]]:
+        """Run every lesion on these images.
+
+        Yields:
+            Outputs (n_rows_of_chunk, N, ...) and the order rows they belong to.
+        """
+        chunk = 0
+        while chunk < len(self._plans):
+            pieces = self._attempt(chunk, inputs, args)
+            if pieces is None:
+                rows = self._rows[chunk]
+                halves = [rows[: len(rows) // 2], rows[len(rows) // 2 :]]
+                self._rows[chunk : chunk + 1] = halves
+                self._plans[chunk : chunk + 1] = [Plan(self._orders[half]) for half in halves]
+                continue
+            yield pieces, self._rows[chunk]
+            chunk += 1
+
+    def _attempt(self, chunk: int, inputs: Tensor, args: tuple[object, ...]) -> Tensor | None:
+        """Run a chunk, halving the images while memory is short; None if one image alone is too many."""
+        while True:
+            starts = range(0, len(inputs), self._images)
+            try:
+                return torch.cat(
+                    [
+                        forward_lesions(self._network, self._plans[chunk], *self._piece(start, inputs, *args))
+                        for start in starts
+                    ],
+                    dim=1,
+                )
+            except torch.OutOfMemoryError:
+                if min(self._images, len(inputs)) == 1 and len(self._rows[chunk]) == 1:
+                    raise
+            # outside the except clause, whose traceback would keep the activations alive
+            torch.cuda.empty_cache()
+            if min(self._images, len(inputs)) == 1:
+                return None
+            self._images = min(self._images, len(inputs)) // 2
+
+    def _piece(self, start: int, inputs: Tensor, *args: object) -> Iterator[Any]:
+        yield inputs[start : start + self._images]
+        for arg in args:
+            if isinstance(arg, Tensor) and arg.ndim > 0 and len(arg) == len(inputs):
+                yield arg[start : start + self._images]
+            else:
+                yield arg
+
+
+def _bytes_per_image(plan: Plan, trace: Trace) -> int:
+    positions = zip(plan.n_streams, plan.n_streams[1:], trace.input_shapes, trace.output_shapes, strict=False)
+    elements = max(max(before * np.prod(x), after * np.prod(y)) for before, after, x, y in positions)
+    return int(_LIVE_TENSORS * elements * trace.output.element_size())
+
+
+def _budget(network: ResidualNetwork) -> int:
+    if network.device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(network.device)
+        return int(_DEVICE_SHARE * free)
+    return _CPU_BYTES

@@ -1,0 +1,82 @@
+"""Results to netCDF and back, with nothing lost."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import netCDF4
+import xarray as xr
+
+
+def save(result: xr.Dataset | xr.DataTree, path: str | os.PathLike[str]) -> None:
+    """Write a result to a netCDF-4 file.
+
+    The file appears under its name only when it is complete; a file that was there is replaced.
+
+    Args:
+        result: What an analyzer or :func:`study` returned.
+        path: Where to; the folder must exist.
+
+    Raises:
+        TypeError: If the result is something else.
+        OSError: If the file cannot be written. Nothing is left behind.
+    """
+    if not isinstance(result, xr.Dataset | xr.DataTree):
+        raise TypeError(f"expected a Dataset or a DataTree, got {type(result).__name__}.")
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"the folder {str(path.parent)!r} does not exist; create it first.")
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    os.close(handle)
+    try:
+        if isinstance(result, xr.Dataset):
+            result.to_netcdf(temporary, engine="netcdf4", format="NETCDF4", encoding=_compressed(result))
+        else:
+            encoding = {node.path: _compressed(node.to_dataset(inherit=False)) for node in result.subtree}
+            result.to_netcdf(temporary, engine="netcdf4", format="NETCDF4", encoding=encoding)
+        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes files that nobody else can read
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def open(path: str | os.PathLike[str]) -> xr.Dataset | xr.DataTree:
+    """Read a result back from a netCDF-4 file, whole, leaving the file closed.
+
+    Args:
+        path: A file that :func:`save` wrote.
+
+    Returns:
+        The Dataset, or the DataTree if the file has groups.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is not netCDF, or truncated.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"there is no file {os.fspath(path)!r}.")
+    try:
+        with netCDF4.Dataset(path) as file:
+            has_groups = bool(file.groups)
+        if has_groups:
+            with xr.open_datatree(path, engine="netcdf4") as tree:
+                return tree.load().map_over_datasets(xr.Dataset.drop_encoding)
+        with xr.open_dataset(path, engine="netcdf4") as dataset:
+            return dataset.load().drop_encoding()
+    except (OSError, RuntimeError) as error:
+        raise ValueError(f"expected a netCDF file, got {os.fspath(path)!r}: {error}.") from error
+
+
+def _compressed(dataset: xr.Dataset) -> dict[str, dict[str, Any]]:
+    numeric = {name: array for name, array in dataset.data_vars.items() if array.dtype.kind in "biuf" and array.ndim}
+    return {str(name): {"zlib": True, "complevel": 4} for name in numeric}
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current
