@@ -252,6 +252,7 @@ def lesion_dataset(
     dataset.attrs |= {
         "block_evaluations": counts.block_evaluations,
         "naive_block_evaluations": counts.naive_block_evaluations,
+        "n_classes": len(counts.total_by_class),
         "data": counts.data,
     }
     return dataset
