@@ -32,6 +32,11 @@ class Block:
         """Whether the skip hands its input on unchanged, so that blocks of equal shapes are interchangeable."""
         return self.branch.shortcut is None
 
+    @property
+    def entries(self) -> tuple[str, ...]:
+        """The names of the submodules where the branch begins."""
+        return (self.branch.entry,) if isinstance(self.branch.entry, str) else self.branch.entry
+
     def part(self, name: str) -> nn.Module:
         """Return one of the block's submodules."""
         return self.module.get_submodule(name)

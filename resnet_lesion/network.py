@@ -19,6 +19,7 @@ from resnet_lesion.branch import HOW_TO, Branch, did_you_mean, find_branch, is_b
 from resnet_lesion.errors import AdapterError
 from resnet_lesion.isolation import isolated
 from resnet_lesion.orders import DELETED, as_orders
+from resnet_lesion.routing import as_path, route
 
 _Note = Callable[[int, Tensor, Tensor], None]
 
@@ -155,6 +156,30 @@ class ResidualNetwork:
             for block, index in zip(self.blocks, row, strict=True)
         ]
         with replaced_forwards(self.blocks, forwards):
+            yield self.model
+
+    @contextmanager
+    def routed(self, path: ArrayLike) -> Iterator[nn.Module]:
+        """Run any code with backward flowing along one path only; forward values are unchanged to the last bit.
+
+        Args:
+            path: A 1 for each block whose branch the gradient takes, a 0 where it takes the shortcut: (n_blocks,).
+
+        Yields:
+            The model, routed until the context ends.
+
+        Raises:
+            ValueError: If the path does not fit.
+
+        Example:
+            >>> import resnet_lesion as rl, timm, torch
+            >>> network = rl.wrap(timm.create_model("resnet18").eval())
+            >>> x = torch.zeros(1, 3, 64, 64, requires_grad=True)
+            >>> with network.routed([1, 0, 1, 0, 1, 0, 1, 0]) as model:
+            ...     model(x).sum().backward()
+        """
+        with ExitStack() as stack:
+            route(stack, self.blocks, as_path(path, len(self)))
             yield self.model
 
     def forwards(self) -> list[Forward]:

@@ -1,0 +1,234 @@
+"""The backward engine: many gradients through one linearised network, block by block.
+
+A forward pass is cut open at the blocks. Each block is then a linear map on gradients, given by three vector-Jacobian
+products: of what follows the addition (post), of the branch and of the shortcut. A gradient is carried through them on
+its own terms: for every path length at once, or along many paths at once. Only each block's input is kept; its graph is
+built when the gradients arrive and freed when they have passed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from math import ceil
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from resnet_lesion.block import Block, Forward, replaced_forwards
+from resnet_lesion.errors import AdapterError
+from resnet_lesion.network import ResidualNetwork, check_run_order
+from resnet_lesion.orders import DELETED, IntArray
+from resnet_lesion.streams import Plan
+
+Objective = Callable[[Tensor], Tensor]
+"""Maps the model's outputs (N, ...) to one value for each image, (N,)."""
+
+# Gradients are stacked along the batch until a tensor has about this many elements: small ones are bound by the cost of
+# a call, and on a CPU large ones fall out of the caches.
+_ELEMENTS = {"cpu": 2**19, "cuda": 2**25}
+
+
+@dataclass(frozen=True)
+class _Link:
+    """What the model does between two blocks, before the first or after the last."""
+
+    leaf: Tensor
+    output: Tensor
+
+
+class Linearization:
+    """A model's forward pass over a batch, ready to carry gradients back.
+
+    Args:
+        network: The network, in eval mode.
+        inputs: (N, ...) inputs on the model's device.
+        objective: What is differentiated; the images' values are summed, so each image's gradient is its own.
+        args: Further arguments of the model.
+        n_gradients: About how many gradients will be carried at once.
+
+    Raises:
+        AdapterError: If the model does not run its blocks once each in order.
+    """
+
+    def __init__(
+        self,
+        network: ResidualNetwork,
+        inputs: Tensor,
+        objective: Objective,
+        args: tuple[object, ...] = (),
+        n_gradients: int = 1,
+    ) -> None:
+        self._network, self._n, self._n_gradients = network, len(inputs), n_gradients
+        block_inputs: list[Tensor] = []
+        block_outputs: list[Tensor] = []
+        ran: list[int] = []
+
+        def remembering(i: int, forward: Forward) -> Forward:
+            def run(x: Tensor) -> Tensor:
+                ran.append(i)
+                block_inputs.append(x)
+                block_outputs.append(forward(x))
+                return block_outputs[-1]
+
+            return run
+
+        with torch.no_grad():
+            forwards = [remembering(i, forward) for i, forward in enumerate(network.forwards())]
+            with replaced_forwards(network.blocks, forwards):
+                network.model(inputs, *args)
+        check_run_order(ran, network.layers)
+        self._block_inputs = block_inputs
+
+        lanes = _lanes(inputs, n_gradients)
+        leaf = _repeated(inputs, lanes).requires_grad_()
+        last = leaf
+        # before block 0, between the blocks, behind the last; None where a block's output is the next one's input
+        links: list[_Link | None] = []
+
+        def linking(y: Tensor) -> Forward:
+            def run(x: Tensor) -> Tensor:
+                nonlocal last
+                links.append(None if x is last else _Link(last, x))
+                last = _repeated(y, lanes).requires_grad_()
+                return last
+
+            return run
+
+        with torch.enable_grad(), replaced_forwards(network.blocks, [linking(y) for y in block_outputs]):
+            output = network.model(leaf, *(_repeated_arg(arg, self._n, lanes) for arg in args))
+            values = objective(output[: self._n])
+        self._links = links
+        (head,) = torch.autograd.grad(values.sum(), last, allow_unused=True, materialize_grads=True)
+        self._head = head[: self._n][None]
+        self.values = values.detach()
+
+    def by_length(self, max_length: int, first: int = 0) -> Iterator[tuple[int, Tensor]]:
+        """Carry the sums over all paths of each length from the last block back to block ``first``.
+
+        With post, branch and shortcut Jacobians D, J and S, the gradient is the product over the blocks of
+        D (S + z J), a polynomial in z whose coefficient of z^k is the sum over all paths of length k.
+
+        Args:
+            max_length: The longest paths to carry.
+            first: The block to stop at.
+
+        Yields:
+            A block's index and the gradients at its input, (lengths, N, ...), lengths counting from 0.
+        """
+        gradients = self._head
+        for i in reversed(range(first, len(self._network))):
+            with torch.enable_grad():
+                graph = _BlockGraph(self._network.blocks[i], self._block_inputs[i], len(gradients))
+            gradients = graph.post(gradients)
+            shortcut, branch = graph.shortcut(gradients), graph.branch(gradients[:max_length])
+            longer = shortcut.new_zeros(len(branch) + 1, *shortcut.shape[1:])
+            longer[: len(shortcut)] = shortcut
+            longer[1:] += branch
+            yield i, longer
+            gradients = self.before(i, longer) if i > first else longer
+
+    def along(self, plan: Plan, first: int = 0) -> Tensor:
+        """Carry gradients along single paths back to the input of block ``first``.
+
+        Args:
+            plan: The paths as order rows (a block's index for its branch, -1 for its shortcut) over the blocks from
+                ``first``, last block first: paths that agree on the last blocks share the work there.
+            first: The block to stop at.
+
+        Returns:
+            (n_distinct_paths, N, ...) gradients; ``plan.stream`` tells which is whose.
+        """
+        gradients = self._head
+        for i, forks in zip(reversed(range(first, len(self._network))), plan.forks, strict=True):
+            with torch.enable_grad():
+                taken = sum(stop - start for fork in forks if fork.block != DELETED for start, stop in fork.runs)
+                graph = _BlockGraph(self._network.blocks[i], self._block_inputs[i], max(1, taken))
+            gradients = graph.post(gradients)
+            parts = []
+            for fork in forks:
+                chosen = torch.cat([gradients[start:stop] for start, stop in fork.runs])
+                parts.append(graph.shortcut(chosen) if fork.block == DELETED else graph.branch(chosen))
+            gradients = torch.cat(parts)
+            if i > first:
+                gradients = self.before(i, gradients)
+        return gradients
+
+    def before(self, i: int, gradients: Tensor) -> Tensor:
+        """Carry gradients from the input of block i to the block before it, or to the model's input for i = 0."""
+        link = self._links[i]
+        return gradients if link is None else _pull_back(link.output, link.leaf, gradients)
+
+
+class _BlockGraph:
+    """One block's vector-Jacobian products at a given input."""
+
+    def __init__(self, block: Block, x: Tensor, n_gradients: int) -> None:
+        self._leaf = _repeated(x, _lanes(x, n_gradients)).requires_grad_()
+        residuals: list[Tensor] = []
+
+        def keep(_module: nn.Module, _args: Any, output: Tensor) -> Tensor:
+            residuals.append(output)
+            return output.clone()  # the block may add the shortcut to it in place
+
+        with ExitStack() as stack:
+            stack.callback(block.part(block.branch.exit).register_forward_hook(keep).remove)
+            block.module.forward(self._leaf)
+        if len(residuals) != 1:
+            raise AdapterError(
+                f"block {block.layer!r} ran its branch exit {block.branch.exit!r} {len(residuals)} times; expected once."
+            )
+        self._branch = block.scale(residuals[0])
+        self._shortcut = None if block.has_identity_shortcut else block.shortcut(self._leaf)
+        self._sum: Tensor | None = None
+        if block.branch.post is not None:
+            skipped = self._leaf if self._shortcut is None else self._shortcut
+            self._sum = (skipped + self._branch).detach().requires_grad_()
+            self._post = block.post(self._sum.clone())  # a leaf cannot be changed in place
+
+    def post(self, gradients: Tensor) -> Tensor:
+        return gradients if self._sum is None else _pull_back(self._post, self._sum, gradients)
+
+    def branch(self, gradients: Tensor) -> Tensor:
+        return _pull_back(self._branch, self._leaf, gradients)
+
+    def shortcut(self, gradients: Tensor) -> Tensor:
+        return gradients if self._shortcut is None else _pull_back(self._shortcut, self._leaf, gradients)
+
+
+def path_plan(paths: IntArray) -> Plan:
+    """Plan the work that paths, as order rows in forward order, share from the last block on."""
+    return Plan(paths[:, ::-1])
+
+
+def _pull_back(output: Tensor, leaf: Tensor, gradients: Tensor) -> Tensor:
+    """Multiply gradients (K, N, ...) at an output with its Jacobian; the graph holds several copies of the N images."""
+    n = gradients.shape[1]
+    lanes = len(leaf) // n
+    result = gradients.new_empty(*gradients.shape[:2], *leaf.shape[1:])
+    for start in range(0, len(gradients), lanes):
+        group = gradients[start : start + lanes].flatten(0, 1).to(output.dtype)
+        if len(group) < len(output):
+            group = torch.cat([group, group.new_zeros(len(output) - len(group), *group.shape[1:])])
+        (pulled,) = torch.autograd.grad(
+            output, leaf, group, retain_graph=True, allow_unused=True, materialize_grads=True
+        )
+        stop = min(start + lanes, len(gradients))
+        result[start:stop] = pulled[: (stop - start) * n].reshape(stop - start, *result.shape[1:])
+    return result
+
+
+def _lanes(x: Tensor, n_gradients: int) -> int:
+    """Return how many copies of the images to put into one graph, so that the last group is nearly full too."""
+    largest = max(1, min(_ELEMENTS.get(x.device.type, 2**22) // x.numel(), ceil(n_gradients / 4)))
+    return ceil(n_gradients / ceil(n_gradients / largest))
+
+
+def _repeated(x: Tensor, lanes: int) -> Tensor:
+    return x.detach().clone() if lanes == 1 else x.detach().repeat(lanes, *[1] * (x.ndim - 1))
+
+
+def _repeated_arg(arg: object, n: int, lanes: int) -> object:
+    return _repeated(arg, lanes) if isinstance(arg, Tensor) and arg.ndim > 0 and len(arg) == n else arg
