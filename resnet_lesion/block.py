@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from resnet_lesion.branch import Branch, Transform
+from resnet_lesion.branch import HOW_TO, Branch, Transform
+from resnet_lesion.errors import AdapterError
 
 Forward = Callable[[Tensor], Tensor]
 
@@ -38,8 +39,18 @@ class Block:
         return (self.branch.entry,) if isinstance(self.branch.entry, str) else self.branch.entry
 
     def part(self, name: str) -> nn.Module:
-        """Return one of the block's submodules."""
-        return self.module.get_submodule(name)
+        """Return one of the block's submodules.
+
+        Raises:
+            AdapterError: If the block has no such submodule.
+        """
+        try:
+            return self.module.get_submodule(name)
+        except AttributeError as error:
+            raise AdapterError(
+                f"block {self.layer!r} ({type(self.module).__name__}) has no submodule {name!r}, which {self.branch} "
+                f"names. Correct its adapter; see {HOW_TO}."
+            ) from error
 
     def shortcut(self, x: Tensor) -> Tensor:
         """Apply the skip: the identity, or the projection of ``x`` or of its pre-activation."""
@@ -56,7 +67,7 @@ class Block:
     def without_branch(self, x: Tensor) -> Tensor:
         """Run the block with its branch deleted: ``post(shortcut(x))``. ``x`` is left alone."""
         y = self.shortcut(x)
-        if self.branch.post is not None and y.data_ptr() == x.data_ptr():
+        if self.branch.post is not None and y.untyped_storage().data_ptr() == x.untyped_storage().data_ptr():
             y = y.clone()  # an in-place ReLU would write into x, which other lesions still need
         return self.post(y)
 

@@ -99,7 +99,7 @@ class ResidualNetwork:
         Raises:
             ValueError: If there is no such block.
         """
-        if isinstance(layers, str | int | np.integer):
+        if isinstance(layers, str) or not isinstance(layers, Iterable):
             layers = [layers]
         known = {layer: i for i, layer in enumerate(self.layers)}
         found: list[int] = []
@@ -111,8 +111,8 @@ class ResidualNetwork:
                         f"network.layers lists all {len(self)}."
                     )
                 found.append(known[layer])
-            elif not 0 <= layer < len(self):
-                raise ValueError(f"expected a block index from 0 to {len(self) - 1}, got {layer}.")
+            elif not isinstance(layer, int | np.integer) or not 0 <= layer < len(self):
+                raise ValueError(f"expected a block's name, or its index from 0 to {len(self) - 1}, got {layer!r}.")
             else:
                 found.append(int(layer))
         return found
@@ -199,7 +199,13 @@ class ResidualNetwork:
         Raises:
             AdapterError: If a block deviates, its exit runs more or less than once, or the blocks do not run once
                 each in order.
+            ValueError: If the model does not take these inputs, or they are not finite.
         """
+        if not len(inputs) or not torch.isfinite(inputs).all():
+            raise ValueError(
+                f"expected at least one input to verify the blocks on, and only finite values, "
+                f"got shape {tuple(inputs.shape)}{' with NaN or infinity' if len(inputs) else ''}."
+            )
         inputs, exits, deviations = self.to_device(inputs), dict[int, list[Tensor]](), list[float]()
 
         def keep(i: int, _module: nn.Module, _args: Any, output: Tensor) -> None:
@@ -212,7 +218,15 @@ class ResidualNetwork:
                     f"block {block.layer!r} ({type(block.module).__name__}) ran its branch exit {block.branch.exit!r} "
                     f"{len(residuals)} times; expected once. Name a module that only the branch uses; see {HOW_TO}."
                 )
-            expected = block.post(block.shortcut(x) + block.scale(residuals[0]))
+            try:
+                expected = block.post(block.shortcut(x) + block.scale(residuals[0]))
+            except AdapterError:
+                raise
+            except RuntimeError as reason:
+                raise AdapterError(
+                    f"block {block.layer!r} ({type(block.module).__name__}) cannot be put together as {block.branch} "
+                    f"says: {reason}. Correct its adapter; see {HOW_TO}."
+                ) from reason
             if expected.shape != y.shape:
                 raise AdapterError(
                     f"block {block.layer!r}: the adapter makes shape {tuple(expected.shape)}, "
@@ -230,33 +244,35 @@ class ResidualNetwork:
 
         with ExitStack() as stack, isolated(self.model), torch.no_grad():
             for i, block in enumerate(self.blocks):
+                for name in block.entries:
+                    block.part(name)  # must exist
                 handle = block.part(block.branch.exit).register_forward_hook(partial(keep, i))
                 stack.callback(handle.remove)
             self._watched(inputs, check)
         return max(deviations)
 
-    def trace(self, inputs: Tensor) -> Trace:
+    def trace(self, inputs: Tensor, *args: object) -> Trace:
         """Run the whole model once and note the shape of every block's input and output.
 
+        Args:
+            inputs: What the model takes, (N, ...).
+            *args: Further arguments of the model.
+
         Raises:
-            AdapterError: If the blocks do not run once each in order, or the model returns no (N, ...) tensor.
+            AdapterError: If the blocks do not run once each in order on one tensor that they leave alone, or the model
+                returns no (N, ...) tensor.
             ValueError: If the model does not take these inputs.
         """
         shapes: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
         inputs = self.to_device(inputs)
         with isolated(self.model), torch.no_grad():
-            try:
-                output = self._watched(inputs, lambda _i, x, y: shapes.append((tuple(x.shape[1:]), tuple(y.shape[1:]))))
-            except (AdapterError, torch.OutOfMemoryError):
-                raise
-            except (RuntimeError, AssertionError) as error:
-                raise ValueError(
-                    f"the model does not take inputs of shape {tuple(inputs.shape)}: {error}. "
-                    f"Expected (N, channels, height, width) as the model was built for{_expected_input(self.model)}."
-                ) from error
-        if not isinstance(output, Tensor) or output.shape[0] != inputs.shape[0]:
+            output = self._watched(
+                inputs, lambda _i, x, y: shapes.append((tuple(x.shape[1:]), tuple(y.shape[1:]))), *args
+            )
+        if not isinstance(output, Tensor) or output.shape[:1] != inputs.shape[:1]:
+            got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
             raise AdapterError(
-                f"expected a model that returns one tensor with a row per input, got {type(output).__name__}. "
+                f"expected a model that returns one tensor with a row for each of {len(inputs)} inputs, got {got}. "
                 "Wrap a classifier, not a feature extractor."
             )
         return Trace(tuple(s[0] for s in shapes), tuple(s[1] for s in shapes), output)
@@ -266,18 +282,36 @@ class ResidualNetwork:
         dtype = self.dtype if inputs.is_floating_point() else inputs.dtype
         return inputs.to(self.device, dtype, non_blocking=True)
 
-    def _watched(self, inputs: Tensor, note: _Note) -> object:
-        ran: list[int] = []
+    def _watched(self, inputs: Tensor, note: _Note, *args: object) -> object:
+        ran, versions = list[int](), dict[int, int]()
 
-        def hook(i: int, _module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+        def before(i: int, _module: nn.Module, given: tuple[Tensor, ...], named: dict[str, object]) -> None:
+            if len(given) != 1 or named:
+                raise AdapterError(
+                    f"expected block {self.layers[i]!r} to be called with one tensor, "
+                    f"got {len(given)} positional arguments and {sorted(named) or 'no keywords'}."
+                )
+            versions[i] = version_of(given[0])
+
+        def after(i: int, _module: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> None:
             ran.append(i)
-            note(i, args[0], output)
+            if version_of(given[0]) != versions[i]:
+                raise overwrites_input(self.blocks[i])
+            note(i, given[0], output)
 
         with ExitStack() as stack:
             for i, block in enumerate(self.blocks):
-                handle = block.module.register_forward_hook(partial(hook, i))
-                stack.callback(handle.remove)
-            output = self.model(inputs)
+                stack.callback(block.module.register_forward_pre_hook(partial(before, i), with_kwargs=True).remove)
+                stack.callback(block.module.register_forward_hook(partial(after, i)).remove)
+            try:
+                output = self.model(inputs, *args)
+            except (AdapterError, torch.OutOfMemoryError):
+                raise
+            except (RuntimeError, AssertionError) as error:
+                raise ValueError(
+                    f"the model does not take inputs of shape {tuple(inputs.shape)}: {error}. "
+                    f"Expected (N, channels, height, width) as the model was built for{_expected_input(self.model)}."
+                ) from error
         check_run_order(ran, self.layers)
         return output
 
@@ -325,6 +359,22 @@ def check_run_order(ran: Sequence[int], layers: Sequence[str]) -> None:
     raise AdapterError(f"the blocks ran in the order {[layers[i] for i in ran]}; expected the order of their names.")
 
 
+def version_of(x: Tensor) -> int:
+    """Return how often a tensor was written to; always 0 in inference mode, where nobody counts."""
+    return 0 if x.is_inference() else x._version
+
+
+def overwrites_input(block: Block) -> AdapterError:
+    """Make the error for a block that works in place on its input.
+
+    Its shortcut hands on what the branch left there, so that the block without its branch is another function.
+    """
+    return AdapterError(
+        f"block {block.layer!r} ({type(block.module).__name__}) overwrites its input, which its shortcut and other "
+        "lesions still need. Let the branch begin out of place: inplace=False."
+    )
+
+
 def _analysable(model: object) -> nn.Module:
     if not isinstance(model, nn.Module):
         hint = f" Create it first: timm.create_model({model!r})." if isinstance(model, str) else ""
@@ -334,13 +384,13 @@ def _analysable(model: object) -> nn.Module:
     original = getattr(model, "_orig_mod", None)
     if isinstance(original, nn.Module):  # torch.compile's OptimizedModule ignores what is changed in its blocks later
         model = original
-    if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
-        raise TypeError(
-            f"expected a plain module, got {type(model).__name__}, whose replicas would run without the lesions. "
-            "Pass model.module."
-        )
     for name, module in model.named_modules():
         where = f"submodule {name!r}" if name else "the model"
+        if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
+            raise TypeError(
+                f"expected plain modules, but {where} is {type(module).__name__}, whose replicas would run without the "
+                "lesions. Pass its .module."
+            )
         if isinstance(module, torch.fx.GraphModule):
             raise TypeError(
                 f"expected modules that call their blocks, but {where} is an FX graph ({type(module).__name__}), "

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from resnet_lesion.block import Forward, replaced_forwards
 from resnet_lesion.errors import AdapterError
-from resnet_lesion.network import ResidualNetwork, check_run_order
+from resnet_lesion.network import ResidualNetwork, check_run_order, overwrites_input, version_of
 from resnet_lesion.orders import DELETED, IntArray
 
 
@@ -72,7 +72,7 @@ def forward_lesions(network: ResidualNetwork, plan: Plan, inputs: Tensor, *args:
 
     Raises:
         AdapterError: If the model does not run its blocks once each in order with the batch in the first dimension,
-            or a block overwrites its input while another lesion still needs it.
+            or a block overwrites its input.
     """
     n, whole, ran = len(inputs), network.forwards(), list[int]()
 
@@ -96,16 +96,11 @@ def forward_lesions(network: ResidualNetwork, plan: Plan, inputs: Tensor, *args:
                     f"expected {n_streams} x {n} rows at block {block.layer!r}, got {x.shape[0]}: the model changes "
                     "its batch dimension between the blocks, so lesions cannot be stacked along it."
                 )
-            version = x._version
+            version = version_of(x)
             outputs = [through(i, fork, x) for fork in forks]
-            if len(outputs) == 1:
-                return outputs[0]
-            if x._version != version:
-                raise AdapterError(
-                    f"block {block.layer!r} overwrites its input, which other lesions still need. "
-                    "Use perturbations_per_eval=1."
-                )
-            return torch.cat(outputs)
+            if version_of(x) != version:
+                raise overwrites_input(block)
+            return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
         return forward
 
