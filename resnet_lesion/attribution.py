@@ -9,7 +9,7 @@ from captum._utils.common import _select_targets
 from torch import Tensor
 from tqdm import tqdm
 
-from resnet_lesion.chunking import Chunks
+from resnet_lesion.chunking import Chunks, piece
 from resnet_lesion.evaluation import check_fit
 from resnet_lesion.isolation import isolated
 from resnet_lesion.network import ResidualNetwork
@@ -36,7 +36,7 @@ def score_lost(
         torch.no_grad(),
         tqdm(total=len(inputs), unit="image", disable=not show_progress, desc="lesions") as progress,
     ):
-        trace = network.trace(inputs[:1])
+        trace = network.trace(*piece(0, 1, inputs, *extra))
         check_fit(network, orders, trace)
         rows = torch.cat([torch.as_tensor(whole(len(network)))[None], torch.as_tensor(orders)]).numpy()
         chunks = Chunks(network, rows, trace, perturbations_per_eval)
@@ -56,7 +56,7 @@ def single_input(inputs: object) -> Tensor:
 
     Raises:
         TypeError: If the inputs are not one tensor.
-        ValueError: If there is no image among them.
+        ValueError: If there is no image among them, or one is not finite.
     """
     if isinstance(inputs, tuple) and len(inputs) == 1:
         (inputs,) = inputs
@@ -64,6 +64,8 @@ def single_input(inputs: object) -> Tensor:
         raise TypeError(f"expected inputs as one tensor (N, ...), got {type(inputs).__name__}.")
     if inputs.ndim < 2 or not len(inputs):
         raise ValueError(f"expected inputs (N, ...) with N >= 1, got shape {tuple(inputs.shape)}.")
+    if not torch.isfinite(inputs).all():
+        raise ValueError("expected finite inputs, got NaN or infinity. Check the images and their normalisation.")
     return inputs
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from resnet_lesion.network import ResidualNetwork, Trace
-from resnet_lesion.orders import IntArray
+from resnet_lesion.orders import IntArray, as_positive
 from resnet_lesion.streams import Plan, forward_lesions
 
 # On a CPU a pass that fits into the caches is faster than a larger one; on an accelerator a larger one is.
@@ -43,8 +43,8 @@ class Chunks:
         perturbations_per_eval: int | None = None,
         n_reference: int = 0,
     ) -> None:
-        if perturbations_per_eval is not None and perturbations_per_eval < 1:
-            raise ValueError(f"expected perturbations_per_eval >= 1 or None, got {perturbations_per_eval}.")
+        if perturbations_per_eval is not None:
+            as_positive("perturbations_per_eval", perturbations_per_eval)
         self._network, self._orders, self._n_reference = network, orders, n_reference
         # neighbours in lexicographic order share the longest prefixes
         ranked = np.lexsort(orders.T[::-1])
@@ -92,7 +92,9 @@ class Chunks:
             try:
                 return torch.cat(
                     [
-                        forward_lesions(self._network, self._plans[chunk], *self._piece(start, inputs, *args))
+                        forward_lesions(
+                            self._network, self._plans[chunk], *piece(start, start + self._images, inputs, *args)
+                        )
                         for start in starts
                     ],
                     dim=1,
@@ -106,13 +108,13 @@ class Chunks:
                 return None
             self._images = min(self._images, len(inputs)) // 2
 
-    def _piece(self, start: int, inputs: Tensor, *args: object) -> Iterator[Any]:
-        yield inputs[start : start + self._images]
-        for arg in args:
-            if isinstance(arg, Tensor) and arg.ndim > 0 and len(arg) == len(inputs):
-                yield arg[start : start + self._images]
-            else:
-                yield arg
+
+def piece(start: int, stop: int, inputs: Tensor, *args: object) -> Iterator[Any]:
+    """Yield some of the images, and of those further arguments that have a row for each image."""
+    yield inputs[start:stop]
+    for arg in args:
+        per_image = isinstance(arg, Tensor) and arg.ndim > 0 and len(arg) == len(inputs)
+        yield arg[start:stop] if per_image else arg  # type: ignore[index]
 
 
 def _bytes_per_image(plan: Plan, trace: Trace) -> int:
