@@ -6,6 +6,7 @@ on any device and in any shard.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable
 
 import numpy as np
@@ -77,9 +78,13 @@ def as_counts(name: str, counts: int | Iterable[int], low: int, high: int) -> li
     """Check a count, or a collection of them, against its bounds.
 
     Raises:
+        TypeError: If they are not integers.
         ValueError: If there is none, one comes twice, or one is out of bounds.
     """
-    values = [int(counts)] if isinstance(counts, int | np.integer) else [int(count) for count in counts]
+    try:
+        values = [operator.index(c) for c in (counts if isinstance(counts, Iterable) else [counts])]
+    except TypeError as error:
+        raise TypeError(f"expected {name} to be an integer or several, got {counts!r:.60}.") from error
     if not values or len(set(values)) != len(values) or min(values) < low or max(values) > high:
         raise ValueError(f"expected {name} to be different counts from {low} to {high}, got {values}.")
     return values
@@ -89,8 +94,11 @@ def as_positive(name: str, value: int) -> int:
     """Check a number of repetitions.
 
     Raises:
+        TypeError: If it is not an integer.
         ValueError: If it is below 1.
     """
+    if not isinstance(value, int | np.integer):
+        raise TypeError(f"expected {name} to be an integer, got {value!r:.60}.")
     if value < 1:
         raise ValueError(f"expected {name} >= 1, got {value}.")
     return int(value)
