@@ -26,7 +26,8 @@ def batches(data: Data) -> Iterator[Batch]:
         ValueError: If there is no image at all, the lengths differ, or an input on the CPU is not finite.
     """
     if isinstance(data, Tensor | str | dict) or not isinstance(data, Iterable):
-        raise TypeError(f"{_EXPECTED}, got {type(data).__name__}.")
+        hint = " Give it to a torch.utils.data.DataLoader." if isinstance(data, torch.utils.data.Dataset) else ""
+        raise TypeError(f"{_EXPECTED}, got {type(data).__name__}.{hint}")
     is_one_batch = isinstance(data, tuple) and len(data) == 2 and all(map(_is_array, data))
     empty = True
     for batch in [data] if is_one_batch else data:
@@ -41,7 +42,8 @@ def batches(data: Data) -> Iterator[Batch]:
 def defects(inputs: Tensor, targets: Tensor, n_classes: int) -> Tensor:
     """Tell, without synchronising, whether (non-finite inputs, labels out of range) are among a batch; (2,) bool."""
     out_of_range = ((targets < 0) | (targets >= n_classes)).any()
-    return torch.stack([~torch.isfinite(inputs).all(), out_of_range])
+    # the labels may be on another device than the images
+    return torch.stack([~torch.isfinite(inputs).all(), out_of_range.to(inputs.device, non_blocking=True)])
 
 
 def refuse_defects(found: Tensor, n_classes: int) -> None:

@@ -21,11 +21,14 @@ def load_digits(split: Literal["train", "test"] = "test") -> tuple[Tensor, Tenso
         Inputs (N, 3, 8, 8), the grey value repeated over three channels and scaled to [-1, 1]; targets (N,), int64.
 
     Raises:
+        ValueError: If the split is another.
         ModuleNotFoundError: If scikit-learn is not installed (extra ``demo``).
 
     References:
         Alpaydin & Kaynak 1998, "Optical Recognition of Handwritten Digits", UCI Machine Learning Repository.
     """
+    if split not in ("train", "test"):
+        raise ValueError(f"expected split='train' or 'test', got {split!r}.")
     try:
         from sklearn import datasets, model_selection
     except ModuleNotFoundError as error:
