@@ -9,6 +9,7 @@ from resnet_lesion.errors import AdapterError as AdapterError
 from resnet_lesion.evaluation import evaluate as evaluate
 from resnet_lesion.network import ResidualNetwork as ResidualNetwork
 from resnet_lesion.network import wrap as wrap
+from resnet_lesion.path_gradient import PathGradient as PathGradient
 from resnet_lesion.paths import path_counts as path_counts
 from resnet_lesion.paths import path_fraction as path_fraction
 from resnet_lesion.paths import remaining_fraction as remaining_fraction

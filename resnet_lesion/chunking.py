@@ -51,7 +51,8 @@ class Chunks:
         size = perturbations_per_eval or len(ranked)
         self._rows = [ranked[i : i + size] for i in range(0, len(ranked), size)]
         self._plans = [Plan(orders[rows]) for rows in self._rows]
-        self._images = max(1, _budget(network) // max(_bytes_per_image(plan, trace) for plan in self._plans))
+        largest = max(_bytes_per_image(plan, trace) for plan in self._plans)
+        self._images = max(1, memory_budget(network, _CPU_BYTES) // largest)
 
     @property
     def block_evaluations(self) -> int:
@@ -123,8 +124,9 @@ def _bytes_per_image(plan: Plan, trace: Trace) -> int:
     return int(_LIVE_TENSORS * elements * trace.output.element_size())
 
 
-def _budget(network: ResidualNetwork) -> int:
+def memory_budget(network: ResidualNetwork, cpu_bytes: int) -> int:
+    """Return how many bytes of activations to hold at once: a share of a GPU's free memory, or ``cpu_bytes``."""
     if network.device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(network.device)
         return int(_DEVICE_SHARE * free)
-    return _CPU_BYTES
+    return cpu_bytes

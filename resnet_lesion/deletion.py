@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 import xarray as xr
 from captum.attr._utils.attribution import PerturbationAttribution
+from captum.log import log_usage
 from torch import Tensor, nn
 
 from resnet_lesion.attribution import TargetType, score_lost
@@ -100,6 +101,7 @@ class Deletion(PerturbationAttribution):  # type: ignore[misc]  # Captum ships n
         dataset = dataset.assign_coords(layer_coords(network))
         return provenance(dataset, network, "Error with random subsets of residual blocks deleted", options)
 
+    @log_usage()  # type: ignore[untyped-decorator]  # as every Captum algorithm
     def attribute(
         self,
         inputs: Tensor,

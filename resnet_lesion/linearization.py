@@ -51,6 +51,7 @@ class Linearization:
 
     Raises:
         AdapterError: If the model does not run its blocks once each in order.
+        ValueError: If the model has gradient checkpointing switched on.
     """
 
     def __init__(
@@ -61,7 +62,13 @@ class Linearization:
         args: tuple[object, ...] = (),
         n_gradients: int = 1,
     ) -> None:
-        self._network, self._n, self._n_gradients = network, len(inputs), n_gradients
+        if any(getattr(module, "grad_checkpointing", False) for module in network.model.modules()):
+            raise ValueError(
+                "expected a model without gradient checkpointing, which runs its blocks again in backward. Call "
+                "model.set_grad_checkpointing(False); memory_limit bounds memory here."
+            )
+        self.inputs = inputs
+        self._network, self._n = network, len(inputs)
         block_inputs: list[Tensor] = []
         block_outputs: list[Tensor] = []
         ran: list[int] = []
@@ -100,8 +107,9 @@ class Linearization:
         with torch.enable_grad(), replaced_forwards(network.blocks, [linking(y) for y in block_outputs]):
             output = network.model(leaf, *(_repeated_arg(arg, self._n, lanes) for arg in args))
             values = objective(output[: self._n])
+            total = values.sum()
         self._links = links
-        (head,) = torch.autograd.grad(values.sum(), last, allow_unused=True, materialize_grads=True)
+        (head,) = torch.autograd.grad(total, last, allow_unused=True, materialize_grads=True)
         self._head = head[: self._n][None]
         self.values = values.detach()
 
@@ -178,7 +186,8 @@ class _BlockGraph:
             block.module.forward(self._leaf)
         if len(residuals) != 1:
             raise AdapterError(
-                f"block {block.layer!r} ran its branch exit {block.branch.exit!r} {len(residuals)} times; expected once."
+                f"block {block.layer!r} ran its branch exit {block.branch.exit!r} {len(residuals)} times; "
+                "expected once."
             )
         self._branch = block.scale(residuals[0])
         self._shortcut = None if block.has_identity_shortcut else block.shortcut(self._leaf)
@@ -196,6 +205,24 @@ class _BlockGraph:
 
     def shortcut(self, gradients: Tensor) -> Tensor:
         return gradients if self._shortcut is None else _pull_back(self._shortcut, self._leaf, gradients)
+
+
+def full_gradient(
+    network: ResidualNetwork, inputs: Tensor, objective: Objective, args: tuple[object, ...], wrt: int | None
+) -> Tensor:
+    """Return the ordinary gradient at the model's input, or at block ``wrt``'s, by one plain backward pass."""
+    leaves = [inputs.detach().clone().requires_grad_()]
+
+    def attach(_module: nn.Module, block_args: tuple[Any, ...]) -> tuple[Any, ...]:
+        leaves[:] = [block_args[0].detach().requires_grad_()]
+        return leaves[0].clone(), *block_args[1:]
+
+    with ExitStack() as stack, torch.enable_grad():
+        if wrt is not None:
+            stack.callback(network.blocks[wrt].module.register_forward_pre_hook(attach).remove)
+        values = objective(network.model(leaves[0], *args))
+        (gradient,) = torch.autograd.grad(values.sum(), leaves[0])
+    return gradient
 
 
 def path_plan(paths: IntArray) -> Plan:

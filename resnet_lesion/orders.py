@@ -58,6 +58,13 @@ def delete_random(n_blocks: int, n_deleted: int, *, seed: int, draw: int) -> Int
     return row
 
 
+def draw_path(n_blocks: int, path_length: int, *, seed: int, draw: int) -> NDArray[np.bool_]:
+    """Return a uniformly drawn path of that length: an (n_blocks,) mask of the branches that it takes."""
+    path = np.zeros(n_blocks, dtype=bool)
+    path[_generator(seed, path_length, draw).choice(n_blocks, path_length, replace=False)] = True
+    return path
+
+
 def swap_random(pairs: ArrayLike, n_blocks: int, n_swaps: int, *, seed: int, draw: int) -> IntArray:
     """Return an (n_blocks,) row after ``n_swaps`` swaps, one after another, of uniformly drawn pairs of positions.
 

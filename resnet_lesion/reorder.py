@@ -8,6 +8,7 @@ from itertools import combinations
 import numpy as np
 import xarray as xr
 from captum.attr._utils.attribution import PerturbationAttribution
+from captum.log import log_usage
 from numpy.typing import ArrayLike
 from scipy.stats import kendalltau
 from torch import Tensor, nn
@@ -105,6 +106,7 @@ class Reorder(PerturbationAttribution):  # type: ignore[misc]  # Captum ships no
         }
         return provenance(dataset, network, "Error with random pairs of residual blocks swapped", options)
 
+    @log_usage()  # type: ignore[untyped-decorator]  # as every Captum algorithm
     def attribute(
         self,
         inputs: Tensor,

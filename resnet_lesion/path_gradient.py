@@ -1,0 +1,275 @@
+"""Which path lengths carry the gradient: exactly for every length at once, or by sampling paths as the paper did."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any, Literal
+
+import torch
+import xarray as xr
+from captum.attr._utils.attribution import GradientAttribution
+from captum.log import log_usage
+from torch import Tensor, nn
+
+from resnet_lesion.attribution import TargetType, forward_args, select_score, single_input
+from resnet_lesion.data import Data, refuse_one_shot
+from resnet_lesion.isolation import isolated
+from resnet_lesion.linearization import Linearization, full_gradient
+from resnet_lesion.measurement import (
+    Measurement,
+    ObjectiveName,
+    exact_norms,
+    gradient_budget,
+    gradient_bytes,
+    relative_deviation,
+    sampled_norms,
+)
+from resnet_lesion.network import ResidualNetwork, wrap
+from resnet_lesion.orders import as_counts, as_positive
+from resnet_lesion.results import layer_coords, provenance
+
+
+class PathGradient(GradientAttribution):  # type: ignore[misc]  # Captum ships no types
+    """The gradient of a residual network, told apart by the length of the paths that carry it.
+
+    The gradient is a sum over all 2^n paths, each of which takes the branch or the shortcut at every block. With post,
+    branch and shortcut Jacobians D_i, J_i and S_i it is the product of ``D_i (S_i + z J_i)`` at z = 1, and the
+    coefficient of z^k is the sum over all paths of length k. ``method="exact"`` carries all coefficients back together;
+    ``method="sample"`` draws random paths of each length and measures the norm of each one's gradient. The first gives
+    the norm of a sum, in which paths may cancel, the second the mean of norms: they answer different questions.
+
+    Args:
+        model: A model with known residual blocks.
+
+    References:
+        Veit, Wilber & Belongie 2016, section 5, figure 6 (arXiv:1605.06431).
+
+    Example:
+        >>> import resnet_lesion as rl, timm, torch
+        >>> model = timm.create_model("cifar_preactresnet110", pretrained=True)
+        >>> inputs, targets = torch.randn(2, 3, 8, 8), torch.tensor([3, 7])
+        >>> gradient = rl.PathGradient(model)
+        >>> gradient.attribute(inputs, target=targets, path_length=range(5, 18)).shape
+        torch.Size([2, 3, 8, 8])
+        >>> result = gradient.analyze((inputs, targets), method="exact", show_progress=False)
+        >>> result.sum_gradient_norm.sizes["path_length"], bool(result.convergence_delta < 1e-4)
+        (55, True)
+    """
+
+    def __init__(self, model: nn.Module | ResidualNetwork) -> None:
+        self.network = wrap(model)
+        super().__init__(self.network.model)
+
+    def analyze(
+        self,
+        data: Data,
+        *,
+        method: Literal["exact", "sample"] = "exact",
+        objective: ObjectiveName = "cross_entropy",
+        wrt: str | None = None,
+        max_path_length: int | None = None,
+        per_sample: bool = False,
+        n_draws: int = 1000,
+        rtol: float | None = None,
+        seed: int = 0,
+        memory_limit: int | None = None,
+        show_progress: bool = True,
+    ) -> xr.Dataset:
+        """Measure the gradient that each path length carries, as L2 norms per image averaged over the images.
+
+        Args:
+            data: A tuple ``(inputs, targets)`` or an iterable of such batches: inputs (N, ...), targets (N,) classes.
+            method: "exact" for the sum over all paths of each length, "sample" for single random paths.
+            objective: What is differentiated: the "cross_entropy" of the labels, or the "score" (logit) of the label.
+            wrt: The layer at whose input the gradient is measured, counting the paths from there on; None for the
+                model's input.
+            max_path_length: The longest paths to follow; None for all. It bounds the work.
+            per_sample: With "exact", give each image's norms too, as ``sample_sum_gradient_norm``.
+            n_draws: With "sample", the number of random paths of each length.
+            rtol: With "sample", stop drawing paths of a length once the standard error of their mean is at most this
+                share of it; ``n_draws`` is the limit then.
+            seed: Seed of the paths; each depends on nothing but the seed, its length and its ``draw``.
+            memory_limit: Bytes to take at most, roughly, for the gradients on their way; None for what seems right.
+            show_progress: Show a progress bar.
+
+        Returns:
+            For "exact", a Dataset with ``sum_gradient_norm`` (path_length), ``layer_gradient_norm`` (layer,
+            path_length) at the input of each block (paths from there on; NaN where a path cannot be that long),
+            ``full_gradient_norm`` of the ordinary gradient, and ``convergence_delta``: the largest relative deviation
+            of an image's gradients, all lengths together, from its ordinary gradient.
+            For "sample", ``gradient_norm`` (path_length, draw), ``path`` (path_length, draw, layer),
+            ``mean_gradient_norm`` and its ``gradient_norm_standard_error`` (path_length) over the draws, and
+            ``n_draws`` (path_length).
+
+        Raises:
+            TypeError: If the data is of the wrong kind.
+            ValueError: If the data does not fit the model, or an option is out of bounds.
+        """
+        block = wrt_block(self.network, wrt)
+        n = len(self.network) - (block or 0)
+        longest = n if max_path_length is None else as_counts("max_path_length", max_path_length, 0, n)[0]
+        lengths = list(range(longest + 1))
+        if method not in ("exact", "sample") or objective not in ("cross_entropy", "score"):
+            raise ValueError(
+                'expected method "exact" or "sample" and objective "cross_entropy" or "score", '
+                f"got {method!r} and {objective!r}."
+            )
+        options: dict[str, object] = {"method": method, "objective": objective, "wrt": wrt}
+        options |= {"max_path_length": max_path_length, "memory_limit": memory_limit}
+        run = Measurement(self.network, data, objective, block, memory_limit, show_progress)
+        if method == "exact":
+            dataset = exact_norms(run, lengths, per_sample)
+            title = "Gradient by path length, summed over all paths"
+        else:
+            if per_sample:
+                raise ValueError('expected method="exact" with per_sample=True: "sample" averages over the images.')
+            n_draws = as_positive("n_draws", n_draws)
+            if rtol is not None:
+                if not rtol > 0:
+                    raise ValueError(f"expected rtol > 0 or None, got {rtol}.")
+                refuse_one_shot(data)
+            options |= {"n_draws": n_draws, "rtol": rtol, "seed": seed}
+            dataset = sampled_norms(run, lengths, n_draws, rtol, seed)
+            title = "Gradient of random single paths by path length"
+        coords = {name: coord[block or 0 :] for name, coord in layer_coords(self.network).items()}
+        dataset = dataset.assign_coords({**coords, "path_length": lengths})
+        dataset.attrs |= {"data": run.description, "wrt": wrt or "input"}
+        return provenance(dataset, self.network, title, options)
+
+    @log_usage()  # type: ignore[untyped-decorator]  # NoiseTunnel asks for it
+    def attribute(
+        self,
+        inputs: Tensor,
+        target: TargetType = None,
+        additional_forward_args: object = None,
+        *,
+        path_length: int | Iterable[int] | None = None,
+        wrt: str | None = None,
+        return_convergence_delta: bool = False,
+        memory_limit: int | None = None,
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """Return the part of the target score's gradient that travelled paths of these lengths.
+
+        Args:
+            inputs: (N, ...) inputs.
+            target: The output that is the score, as everywhere in Captum: a class, or one for each image.
+            additional_forward_args: Further arguments of the model.
+            path_length: One length or several; None for all, which gives ``captum.attr.Saliency(abs=False)``.
+            wrt: The layer at whose input the gradient is taken; None for the model's input.
+            return_convergence_delta: Return (attributions, delta) as :meth:`compute_convergence_delta` gives it.
+            memory_limit: Bytes to take at most, roughly, for the gradients on their way.
+
+        Returns:
+            Gradients shaped like the inputs (or like the layer's input).
+
+        Raises:
+            ValueError: If the inputs do not fit the model, the target does not select one score for each image, or
+                there are no paths of such a length.
+        """
+        block = wrt_block(self.network, wrt)
+        n = len(self.network) - (block or 0)
+        lengths = as_counts("path_length", range(n + 1) if path_length is None else path_length, 0, n)
+
+        def select(gradients: Tensor) -> Tensor:
+            return gradients[lengths].sum(0)
+
+        attributions = carry_by_length(
+            self.network, inputs, target, additional_forward_args, block, max(lengths), memory_limit, select
+        )
+        if not return_convergence_delta:
+            return attributions
+        return attributions, self.compute_convergence_delta(
+            attributions, inputs, target, additional_forward_args, wrt=wrt
+        )
+
+    def has_convergence_delta(self) -> bool:
+        """Tell Captum that :meth:`compute_convergence_delta` exists."""
+        return True
+
+    def compute_convergence_delta(
+        self,
+        attributions: Tensor,
+        inputs: Tensor,
+        target: TargetType = None,
+        additional_forward_args: object = None,
+        *,
+        wrt: str | None = None,
+    ) -> Tensor:
+        """Say how far attributions are from the whole gradient: 0 if all path lengths are among them.
+
+        Args:
+            attributions: What :meth:`attribute` returned.
+            inputs: (N, ...) inputs.
+            target: The target they were made with.
+            additional_forward_args: Further arguments of the model.
+            wrt: The layer they were made with.
+
+        Returns:
+            (N,) norm of (attributions - gradient) relative to the norm of the gradient.
+        """
+        x, extra = single_input(inputs), forward_args(additional_forward_args)
+        with isolated(self.network.model):
+            whole = full_gradient(
+                self.network,
+                self.network.to_device(x),
+                lambda output: select_score(output, target),
+                extra,
+                wrt_block(self.network, wrt),
+            )
+        return relative_deviation(attributions.to(whole), whole)
+
+
+def carry_by_length(
+    network: ResidualNetwork,
+    inputs: Tensor,
+    target: TargetType,
+    additional_forward_args: object,
+    wrt: int | None,
+    max_length: int,
+    memory_limit: int | None,
+    reduce: Callable[[Tensor], Tensor],
+) -> Tensor:
+    """Carry the target score's gradients by path length back to the input (or a block's) and reduce them.
+
+    Args:
+        network: The network.
+        inputs: (N, ...) inputs.
+        target: Captum's target.
+        additional_forward_args: Further arguments of the model.
+        wrt: The block at whose input the gradients are taken, or None for the model's input.
+        max_length: The longest paths to carry.
+        memory_limit: Bytes to take at most, roughly.
+        reduce: Maps (lengths, n, ...) gradients of some images to (n, ...).
+
+    Returns:
+        (N, ...) reduced gradients in the inputs' dtype.
+    """
+    x, extra, parts = single_input(inputs), forward_args(additional_forward_args), list[Tensor]()
+    with isolated(network.model):
+        size = gradient_bytes(network.trace(x[:1]))
+        n_images = max(1, gradient_budget(network, memory_limit) // (size * (max_length + 1)))
+        for start in range(0, len(x), n_images):
+            chosen = slice(start, start + n_images)
+            linear = Linearization(
+                network,
+                network.to_device(x[chosen]),
+                partial(select_score, target=_of_images(target, chosen, len(x))),
+                tuple(_of_images(arg, chosen, len(x)) for arg in extra),
+                max_length + 1,
+            )
+            ((_, gradients),) = deque(linear.by_length(max_length, wrt or 0), maxlen=1)
+            parts.append(reduce(gradients if wrt is not None else linear.before(0, gradients)))
+    return torch.cat(parts).to(x.dtype)
+
+
+def wrt_block(network: ResidualNetwork, wrt: str | None) -> int | None:
+    """Return the index of the block whose input is meant, or None for the model's input."""
+    return None if wrt is None else network.index(wrt)[0]
+
+
+def _of_images(value: Any, chosen: slice, n: int) -> Any:
+    """Return the share of some of the n images in a value that may have an entry for each."""
+    per_image = isinstance(value, list) or (isinstance(value, Tensor) and value.ndim > 0)
+    return value[chosen] if per_image and len(value) == n else value
