@@ -54,14 +54,14 @@ def delete_each(n_blocks: int) -> IntArray:
 def delete_random(n_blocks: int, n_deleted: int, *, seed: int, draw: int) -> IntArray:
     """Return an (n_blocks,) row with a uniformly drawn subset of ``n_deleted`` blocks deleted."""
     row = whole(n_blocks)
-    row[_generator(seed, n_deleted, draw).choice(n_blocks, n_deleted, replace=False)] = DELETED
+    row[generator(seed, n_deleted, draw).choice(n_blocks, n_deleted, replace=False)] = DELETED
     return row
 
 
 def draw_path(n_blocks: int, path_length: int, *, seed: int, draw: int) -> NDArray[np.bool_]:
     """Return a uniformly drawn path of that length: an (n_blocks,) mask of the branches that it takes."""
     path = np.zeros(n_blocks, dtype=bool)
-    path[_generator(seed, path_length, draw).choice(n_blocks, path_length, replace=False)] = True
+    path[generator(seed, path_length, draw).choice(n_blocks, path_length, replace=False)] = True
     return path
 
 
@@ -76,7 +76,7 @@ def swap_random(pairs: ArrayLike, n_blocks: int, n_swaps: int, *, seed: int, dra
         draw: Number of this repetition.
     """
     row, pairs = whole(n_blocks), np.asarray(pairs)
-    for a, b in pairs[_generator(seed, n_swaps, draw).integers(len(pairs), size=n_swaps)]:
+    for a, b in pairs[generator(seed, n_swaps, draw).integers(len(pairs), size=n_swaps)]:
         row[[a, b]] = row[[b, a]]
     return row
 
@@ -111,5 +111,6 @@ def as_positive(name: str, value: int) -> int:
     return int(value)
 
 
-def _generator(seed: int, *coordinates: int) -> np.random.Generator:
+def generator(seed: int, *coordinates: int) -> np.random.Generator:
+    """Return a generator of its own for a seed and the coordinates of what is drawn."""
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=coordinates))

@@ -1,0 +1,124 @@
+"""What each block does to the signal that passes it: sizes and directions, in one cheap pass."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from functools import partial
+from typing import Any
+
+import torch
+import xarray as xr
+from torch import Tensor, nn
+
+from resnet_lesion.data import Data
+from resnet_lesion.isolation import isolated
+from resnet_lesion.measurement import Measurement, ObjectiveName
+from resnet_lesion.network import ResidualNetwork, wrap
+from resnet_lesion.results import layer_coords, provenance, variable
+
+
+class BlockStatistics:
+    """Branch against skip, input against output, and update against gradient, block by block.
+
+    They explain lesion curves: a block whose branch is small beside its skip, or whose output points where its input
+    did, is missed little.
+
+    Args:
+        model: A model with known residual blocks.
+
+    References:
+        De & Smith 2020 (arXiv:2002.10444) for the branch-to-skip ratio; Men et al. 2024, ShortGPT (arXiv:2403.03853)
+        for the cosine of input and output; Jastrzebski et al. 2018 (arXiv:1710.04773) for the cosine of a block's
+        update and the negative gradient.
+
+    Example:
+        >>> import resnet_lesion as rl, timm, torch
+        >>> model = timm.create_model("cifar_preactresnet110", pretrained=True)
+        >>> data = torch.randn(2, 3, 8, 8), torch.tensor([3, 7])
+        >>> result = rl.BlockStatistics(model).analyze(data, show_progress=False)
+        >>> sorted(result.data_vars)
+        ['branch_to_skip_ratio', 'input_output_cosine', 'update_gradient_cosine']
+    """
+
+    def __init__(self, model: nn.Module | ResidualNetwork) -> None:
+        self.network = wrap(model)
+
+    def analyze(
+        self, data: Data, *, objective: ObjectiveName = "cross_entropy", show_progress: bool = True
+    ) -> xr.Dataset:
+        """Measure every block in one forward and backward pass over the data.
+
+        Args:
+            data: A tuple ``(inputs, targets)`` or an iterable of such batches: inputs (N, ...), targets (N,) classes.
+            objective: Whose gradient the update is compared with: the "cross_entropy" of the labels, or minus the
+                "score" (logit) of the label, so that a positive cosine is always an improvement.
+            show_progress: Show a progress bar.
+
+        Returns:
+            A Dataset over ``layer`` of averages over the images: ``branch_to_skip_ratio``, the norm of the branch's
+            output over that of the skip's; ``input_output_cosine`` between the skip's output (the block's input, but
+            for projections) and the block's output; ``update_gradient_cosine`` between the branch's output and the
+            negative gradient of the loss at the sum that it is added into.
+
+        Raises:
+            TypeError: If the data is of the wrong kind.
+            ValueError: If the data does not fit the model.
+        """
+        network = self.network
+        run = Measurement(network, data, objective, None, None, show_progress)
+        sums = torch.zeros(3, len(network), dtype=torch.float64, device=network.device)
+        with isolated(network.model), run.progress("block statistics") as progress:
+            for inputs, loss, _ in run.pieces(lambda _: len(network), progress):
+                sums += _statistics(network, inputs, loss, -1 if objective == "score" else 1)
+        ratio, input_output, update_gradient = (sums / run.n_images).cpu().numpy()
+        dims = ("layer",)
+        dataset = xr.Dataset(
+            {
+                "branch_to_skip_ratio": variable(dims, ratio, "norm of the branch over norm of the skip"),
+                "input_output_cosine": variable(dims, input_output, "cosine of the block's input and output"),
+                "update_gradient_cosine": variable(
+                    dims, update_gradient, "cosine of the block's update and the negative gradient"
+                ),
+            },
+            coords=layer_coords(network),
+        )
+        dataset.attrs["data"] = run.description
+        return provenance(dataset, network, "Statistics of the residual blocks", {"objective": objective})
+
+
+def _statistics(network: ResidualNetwork, inputs: Tensor, objective: Any, sign: int) -> Tensor:
+    """Return the sums over the images, (3, n_blocks)."""
+    residuals: list[Tensor] = []
+    added: list[Tensor] = []
+    ends: list[tuple[Tensor, Tensor]] = []
+
+    def at_exit(scale: Any, _module: nn.Module, _args: Any, output: Tensor) -> Tensor:
+        residuals.append(scale(output.detach().clone()))
+        # the gradient at this tensor is that of the sum, whether the block adds to it in place or not
+        added.append(output.clone())
+        return added[-1]
+
+    def at_block(_module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+        ends.append((args[0].detach(), output.detach().clone()))
+
+    with ExitStack() as stack, torch.enable_grad():
+        for block in network.blocks:
+            at_end = block.part(block.branch.exit).register_forward_hook(partial(at_exit, block.scale))
+            stack.callback(at_end.remove)
+            stack.callback(block.module.register_forward_hook(at_block).remove)
+        leaf = inputs.detach().clone().requires_grad_()  # so that there is a graph even where all weights are frozen
+        total = objective(network.model(leaf)).sum()
+    gradients = torch.autograd.grad(sign * total, added)
+    rows = []
+    with torch.no_grad():
+        for block, residual, (x, y), gradient in zip(network.blocks, residuals, ends, gradients, strict=True):
+            skip = block.shortcut(x)
+            norms = [torch.linalg.vector_norm(t.flatten(1), dim=1, dtype=torch.float64) for t in (residual, skip)]
+            rows.append(
+                torch.stack([(norms[0] / norms[1]).sum(), _cosine(skip, y).sum(), _cosine(residual, -gradient).sum()])
+            )
+    return torch.stack(rows, dim=1)
+
+
+def _cosine(a: Tensor, b: Tensor) -> Tensor:
+    return torch.cosine_similarity(a.flatten(1).double(), b.flatten(1).double(), dim=1, eps=1e-300)
