@@ -1,0 +1,305 @@
+"""What a result says, in words: the readable summary of a file, and one line of findings per question."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+_WIDTH = 100
+_ROWS = 6
+
+
+def groups(result: xr.Dataset | xr.DataTree) -> Iterator[tuple[str, xr.Dataset]]:
+    """Go through the datasets of a result.
+
+    Yields:
+        The path of the group in its tree ("" for a Dataset or the root) and its dataset; empty groups are left out.
+    """
+    if isinstance(result, xr.Dataset):
+        yield "", result
+        return
+    for node in result.subtree:
+        if node.data_vars:
+            yield node.path.strip("/"), node.to_dataset()
+
+
+def has(dataset: xr.Dataset, name: str, *dims: str) -> bool:
+    """Tell whether the dataset has a variable of this name over at least these dimensions."""
+    return name in dataset.data_vars and set(dims) <= set(dataset[name].dims)
+
+
+def mean_over_draws(array: xr.DataArray, *keep: str) -> xr.DataArray:
+    """Average over every dimension but those to keep."""
+    return array.mean([dim for dim in array.dims if dim not in keep])
+
+
+def findings(result: xr.Dataset | xr.DataTree) -> list[str]:
+    """Say what the data show, a sentence for each question that they answer.
+
+    Every number is computed from the result; nothing is taken from the paper.
+
+    Args:
+        result: What an analyzer or :func:`resnet_lesion.study` returned.
+
+    Returns:
+        Sentences, in the order of the groups.
+    """
+    return [sentence for _, dataset in groups(result) for sentence in _findings(dataset)]
+
+
+def summarise(result: xr.Dataset | xr.DataTree) -> str:
+    """Describe a result in readable text.
+
+    Args:
+        result: What an analyzer or :func:`resnet_lesion.study` returned, or any other Dataset or DataTree.
+
+    Returns:
+        Where the result came from; then, for each group, its title, a short table and what it shows.
+    """
+    datasets = list(groups(result))
+    if not datasets:
+        return "The result is empty: no group holds a variable."
+    parts: list[str] = []
+    source = ""
+    for group, dataset in datasets:
+        header = _source(dataset.attrs)
+        if header != source:  # the groups of a study share it
+            parts.append(header)
+            source = header
+        title = dataset.attrs.get("title", "")
+        parts.append("\n".join([" - ".join(filter(None, [group, title])) or "Dataset", *_body(dataset)]))
+    return "\n\n".join(filter(None, parts))
+
+
+def percent(share: float) -> str:
+    """Write a share as a percentage of two or three digits."""
+    return f"{100 * share:.{2 if share < 0.1 else 3}g} %"
+
+
+def _findings(dataset: xr.Dataset) -> Iterator[str]:
+    for (name, *dims), find in _FINDINGS.items():
+        if has(dataset, name, *dims):
+            yield find(dataset)
+
+
+def _deletion(dataset: xr.Dataset) -> str:
+    error = dataset["error"]
+    worst = error.isel(layer=int(error.argmax("layer")))
+    whole = ""
+    if {"baseline_error", "error_low", "error_high"} <= set(dataset.data_vars):
+        baseline = dataset["baseline_error"]
+        same = int(((dataset["error_low"] <= baseline) & (baseline <= dataset["error_high"])).sum())
+        whole = (
+            f" (none deleted: {percent(float(baseline))}, "
+            f"inside the 95 % interval of {same} of the {error.sizes['layer']} blocks)"
+        )
+    return (
+        f"One block deleted: the median error is {percent(float(error.median()))}{whole}; "
+        f"the worst is {percent(float(worst))}, without {worst['layer'].item()}."
+    )
+
+
+def _random_deletion(dataset: xr.Dataset) -> str:
+    mean = mean_over_draws(dataset["error"], "n_deleted").sortby("n_deleted")
+    points = [f"{percent(float(mean[i]))} with {_blocks(mean['n_deleted'][i])}" for i in _ends(mean.size)]
+    text = f"Many blocks deleted: the mean error is {_listed(points)} deleted"
+    return f"{text}; normalised area under the curve {area(mean):.2f}." if mean.size > 1 else f"{text}."
+
+
+def area(mean_error: xr.DataArray) -> float:
+    """Return the area under mean error against ``n_deleted``, divided by the range of ``n_deleted``."""
+    mean_error = mean_error.sortby("n_deleted")
+    n_deleted = mean_error["n_deleted"].values
+    return float(np.trapezoid(mean_error.values, n_deleted) / (n_deleted[-1] - n_deleted[0]))
+
+
+def _remaining(dataset: xr.Dataset) -> str:
+    remaining = dataset["remaining_fraction"]
+    n = int(remaining["path_length"].max())
+    one = remaining.isel(n_deleted=int(np.abs(remaining["n_deleted"].values - 10).argmin()))
+    shares = [f"{percent(float(one.sel(path_length=k)))} of those through {_blocks(k)}" for k in (n // 10, n // 2)]
+    return f"Paths left with {_blocks(one['n_deleted'])} deleted: {_listed(shares)}."
+
+
+def _reorder(dataset: xr.Dataset) -> str:
+    mean = xr.Dataset({name: mean_over_draws(dataset[name], "n_swaps") for name in ("error", "kendall_tau")})
+    mean = mean.sortby("kendall_tau", ascending=False) if mean["kendall_tau"].ndim else mean.expand_dims("n_swaps")
+    points = [
+        f"{percent(float(mean['error'][i]))} at a mean Kendall's tau of {float(mean['kendall_tau'][i]):.2f}"
+        for i in _ends(mean.sizes["n_swaps"])
+    ]
+    return f"Blocks swapped: the mean error is {_listed(points)}."
+
+
+def _effective(dataset: xr.Dataset) -> str:
+    sources = {"": "single paths", "sum_": "the sums over all paths of a length"}
+    ranges = [
+        _effective_range(dataset, prefix, source)
+        for prefix, source in sources.items()
+        if {f"{prefix}effective_low", f"{prefix}effective_high"} <= set(dataset.data_vars)
+    ]
+    return f"Effective paths: {'; '.join(ranges)}."
+
+
+def _effective_range(dataset: xr.Dataset, prefix: str, source: str) -> str:
+    low, high = (int(dataset[f"{prefix}effective_{end}"]) for end in ("low", "high"))
+    share = f"{prefix}gradient_share"
+    held = percent(float(dataset[share].sel(path_length=slice(low, high)).sum())) if share in dataset else "the most"
+    text = f"by {source}, {held} of the gradient passes {low} to {high} blocks"
+    if f"{prefix}effective_path_fraction" in dataset:
+        text += f", as {percent(float(dataset[f'{prefix}effective_path_fraction']))} of all paths do"
+    return text
+
+
+def _sampled(dataset: xr.Dataset) -> str:
+    factor = decay_factor(dataset["mean_gradient_norm"])
+    lengths = dataset["path_length"]
+    return (
+        f"Gradient along one path: with each block that the path passes its mean norm changes by a factor of "
+        f"{factor:.3g}, fitted over {int(lengths.min())} to {int(lengths.max())} blocks."
+    )
+
+
+def decay_factor(gradient: xr.DataArray) -> float:
+    """Return the factor per block of the exponential fitted to a gradient norm against ``path_length``."""
+    positive = gradient.where((gradient > 0) & np.isfinite(gradient)).dropna("path_length")
+    if positive.size < 2:
+        return float("nan")
+    slope, _ = np.polyfit(positive["path_length"].values, np.log(positive.values), 1)
+    return float(np.exp(slope))
+
+
+def _exact(dataset: xr.Dataset) -> str:
+    gradient = dataset["sum_gradient_norm"]
+    largest = gradient.isel(path_length=int(gradient.argmax("path_length")))
+    return (
+        "Gradient of all paths of one length together: its norm is largest, "
+        f"{float(largest):.3g}, for paths through {_blocks(largest['path_length'])}."
+    )
+
+
+_FINDINGS: dict[tuple[str, ...], Callable[[xr.Dataset], str]] = {
+    ("error", "layer"): _deletion,
+    ("error", "n_deleted"): _random_deletion,
+    ("remaining_fraction", "n_deleted"): _remaining,
+    ("kendall_tau",): _reorder,
+    ("layer_gradient_norm", "layer", "path_length"): _exact,
+    ("gradient_norm", "path_length"): _sampled,
+    ("path_fraction", "path_length"): _effective,
+}
+
+
+def _source(attrs: dict[Any, Any]) -> str:
+    """Say where a result came from."""
+    versions = attrs.get("versions")
+    dtype = [attrs.get("device"), attrs.get("dtype")]
+    if attrs.get("autocast", "None") != "None":
+        dtype.append(f"autocast to {attrs['autocast']}")
+    lines = {
+        "model": attrs.get("model"),
+        "weights": f"sha256 {attrs['weights_sha256'][:16]}..." if "weights_sha256" in attrs else None,
+        "blocks": attrs.get("n_blocks"),
+        "data": attrs.get("data"),
+        "device": ", ".join(str(part) for part in dtype if part),
+        "versions": ", ".join(f"{k} {v}" for k, v in json.loads(versions).items()) if versions else None,
+    }
+    return "\n".join(f"{name:<9} {value}" for name, value in lines.items() if value)
+
+
+def _body(dataset: xr.Dataset) -> list[str]:
+    tabulate = next((table for needs, table in _TABLES.items() if has(dataset, *needs)), _variables)
+    sentences = [
+        textwrap.fill(sentence, _WIDTH, initial_indent="  ", subsequent_indent="    ")
+        for sentence in _findings(dataset)
+    ]
+    return [*tabulate(dataset), *sentences]
+
+
+def _error_table(dataset: xr.Dataset, dim: str, ranked: bool) -> list[str]:
+    """Tabulate the variables that say how well a lesioned network does, for some coordinates along one dimension."""
+    if ranked:
+        chosen = np.argsort(-dataset["error"].values, kind="stable")[:_ROWS].tolist()
+        heading = f"{dim} (the {len(chosen)} worst of {dataset.sizes[dim]})"
+    else:
+        chosen = _spread(dataset.sizes[dim])
+        heading = str(dataset[dim].attrs.get("long_name", dim))
+    rows = [[heading, "error", "95 % interval", "loss", "agreement"]]
+    for i in chosen:
+        one = dataset.isel({dim: i})
+        low, high = one.get("error_low"), one.get("error_high")
+        interval = f"{float(low):.3f} to {float(high):.3f}" if low is not None and high is not None else ""
+        rest = [f"{float(one[name]):.3f}" if name in one else "" for name in ("loss", "agreement")]
+        rows.append([str(one[dim].item()), f"{float(one['error']):.3f}", interval, *rest])
+    return _table(rows)
+
+
+def _draws_table(dataset: xr.Dataset, dim: str) -> list[str]:
+    """Tabulate mean and extremes over the draws along one dimension."""
+    columns = [name for name in ("kendall_tau", "error", "loss", "agreement") if has(dataset, name, dim)]
+    rows = [[str(dataset[dim].attrs.get("long_name", dim)), *(f"mean {name}" for name in columns), "error, range"]]
+    for i in _spread(dataset.sizes[dim]):
+        one = dataset.isel({dim: i})
+        means = [f"{float(one[name].mean()):.3f}" for name in columns]
+        extremes = f"{float(one['error'].min()):.3f} to {float(one['error'].max()):.3f}"
+        rows.append([str(one[dim].item()), *means, extremes])
+    return _table(rows)
+
+
+def _profile_table(dataset: xr.Dataset, dim: str) -> list[str]:
+    """Tabulate every number along one dimension."""
+    columns = [str(name) for name, array in dataset.data_vars.items() if array.dims == (dim,)]
+    columns = [name for name in columns if dataset[name].dtype.kind in "iuf"]
+    rows = [[dim, *columns]]
+    for i in _spread(dataset.sizes[dim], _ROWS + 4):
+        one = dataset.isel({dim: i})
+        rows.append([str(one[dim].item()) if dim in one.coords else str(i), *(f"{float(one[c]):.4g}" for c in columns)])
+    return _table(rows)
+
+
+def _variables(dataset: xr.Dataset) -> list[str]:
+    rows = [["variable", "over", "what it is"]]
+    for name, array in dataset.data_vars.items():
+        rows.append([str(name), ", ".join(map(str, array.dims)), str(array.attrs.get("long_name", ""))])
+    return _table(rows)
+
+
+_TABLES: dict[tuple[str, ...], Callable[[xr.Dataset], list[str]]] = {
+    ("error", "n_deleted"): lambda dataset: _draws_table(dataset, "n_deleted"),
+    ("error", "n_swaps"): lambda dataset: _draws_table(dataset, "n_swaps"),
+    ("error", "layer"): lambda dataset: _error_table(dataset, "layer", ranked=True),
+    ("error", "lesion"): lambda dataset: _error_table(dataset, "lesion", ranked=False),
+    ("sum_gradient_norm", "path_length"): lambda dataset: _profile_table(dataset, "path_length"),
+    ("mean_gradient_norm", "path_length"): lambda dataset: _profile_table(dataset, "path_length"),
+    ("branch_to_skip_ratio", "layer"): lambda dataset: _profile_table(dataset, "layer"),
+}
+
+
+def _table(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for first, *others in rows:
+        cells = [first.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True))]
+        lines.append(("  " + "  ".join(cells)).rstrip())
+    return lines
+
+
+def _spread(size: int, most: int = _ROWS) -> list[int]:
+    """Choose at most so many indices, evenly spread, both ends among them."""
+    return sorted({round(i) for i in np.linspace(0, size - 1, min(size, most))})
+
+
+def _ends(size: int) -> list[int]:
+    return _spread(size, 3)
+
+
+def _listed(items: Sequence[str]) -> str:
+    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
+
+
+def _blocks(number: int | xr.DataArray) -> str:
+    return "1 block" if int(number) == 1 else f"{int(number)} blocks"
