@@ -30,6 +30,10 @@ Objective = Callable[[Tensor], Tensor]
 # a call, and on a CPU large ones fall out of the caches.
 _ELEMENTS = {"cpu": 2**19, "cuda": 2**25}
 
+# The longest paths' gradients are so small that float32 would lose their digits, and slow, so all are carried times a
+# power of two, which changes no digit of the others.
+_SCALE = 2.0**40
+
 
 @dataclass(frozen=True)
 class _Link:
@@ -48,6 +52,9 @@ class Linearization:
         objective: What is differentiated; the images' values are summed, so each image's gradient is its own.
         args: Further arguments of the model.
         n_gradients: About how many gradients will be carried at once.
+
+    Attributes:
+        scale: What all gradients are multiplied with on their way; divide by it in the end.
 
     Raises:
         AdapterError: If the model does not run its blocks once each in order.
@@ -110,7 +117,8 @@ class Linearization:
             total = values.sum()
         self._links = links
         (head,) = torch.autograd.grad(total, last, allow_unused=True, materialize_grads=True)
-        self._head = head[: self._n][None]
+        self.scale = 1.0 if head.dtype == torch.float16 else _SCALE
+        self._head = head[: self._n][None] * self.scale
         self.values = values.detach()
 
     def by_length(self, max_length: int, first: int = 0) -> Iterator[tuple[int, Tensor]]:

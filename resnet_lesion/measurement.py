@@ -119,13 +119,13 @@ def exact_norms(run: Measurement, lengths: list[int], per_sample: bool) -> xr.Da
             linear = Linearization(network, inputs, objective, n_gradients=longest + 1)
             gradients = inputs
             for i, gradients in linear.by_length(longest, first):
-                norms = norms_of(gradients)
+                norms = norms_of(gradients) / linear.scale
                 by_layer[i - first, : len(norms)] += norms.sum(1)
             gradients = run.arrive(linear, gradients)
-            by_image.append(norms_of(gradients).T)
+            by_image.append(norms_of(gradients).T / linear.scale)
             whole = full_gradient(network, inputs, objective, (), run.wrt)
             whole_norms.append(norms_of(whole[None])[0])
-            deltas.append(relative_deviation(gradients.sum(0), whole))
+            deltas.append(relative_deviation(gradients.sum(0) / linear.scale, whole))
     image_norms = torch.cat(by_image).cpu().numpy()
     table = by_layer.cpu().numpy() / run.n_images
     possible = np.arange(longest + 1) <= (n - np.arange(n))[:, None]
@@ -198,7 +198,7 @@ def _path_norms(run: Measurement, paths: NDArray[np.bool_]) -> NDArray[np.float6
             for start in range(0, len(paths), step):
                 chosen = ranked[start : start + step]
                 plan = path_plan(rows[chosen])
-                norms = norms_of(run.arrive(linear, linear.along(plan, first))).sum(1)
+                norms = norms_of(run.arrive(linear, linear.along(plan, first))).sum(1) / linear.scale
                 index = torch.as_tensor(chosen, device=sums.device)
                 sums[index] += norms[torch.as_tensor(plan.stream, device=sums.device)]
     means: NDArray[np.float64] = sums.cpu().numpy() / run.n_images

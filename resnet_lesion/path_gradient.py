@@ -260,7 +260,8 @@ def carry_by_length(
                 max_length + 1,
             )
             ((_, gradients),) = deque(linear.by_length(max_length, wrt or 0), maxlen=1)
-            parts.append(reduce(gradients if wrt is not None else linear.before(0, gradients)))
+            gradients = gradients if wrt is not None else linear.before(0, gradients)
+            parts.append(reduce(gradients / linear.scale))
     return torch.cat(parts).to(x.dtype)
 
 
