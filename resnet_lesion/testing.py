@@ -1,0 +1,173 @@
+"""Checks for adapters, ours and anybody's."""
+
+from __future__ import annotations
+
+import copy
+from contextlib import ExitStack
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from resnet_lesion.block import Block
+from resnet_lesion.branch import HOW_TO
+from resnet_lesion.errors import AdapterError
+from resnet_lesion.isolation import isolated
+from resnet_lesion.network import ResidualNetwork, wrap
+from resnet_lesion.routing import route
+
+TOLERANCE = 1e-12
+
+
+def check_adapter(model: nn.Module | ResidualNetwork, inputs: Tensor) -> float:
+    """Prove that the adapters describe every block of a model, by trying each of them.
+
+    The checks run in float64 on a copy whose constant parameters (norms, gains, layer scales, zero-initialised weights)
+    are drawn at random first: the branches of a fresh network are often zero, and every test of them passes then. Each
+    block is tried on the input that the model gives it and on one of the same shape with either sign, as a forgotten
+    ReLU does not show on inputs that are positive already. For each block,
+
+    1. ``block(x)`` equals ``post(shortcut(x) + scale(branch(x)))``;
+    2. deleting it equals zeroing the branch's exit, to the last bit;
+    3. routing the gradient does not change the forward value, and the gradients through branch and shortcut add up to
+       the whole;
+    4. no hook and no other change is left behind.
+
+    Args:
+        model: A model with known residual blocks; it is copied.
+        inputs: What the model takes, (N, ...).
+
+    Returns:
+        The largest relative deviation seen, of the order of 1e-16.
+
+    Raises:
+        AdapterError: If a check fails; it names the block and the check.
+        TypeError: If the model has no known block.
+
+    Example:
+        >>> import timm, torch
+        >>> check_adapter(timm.create_model("resnet18"), torch.randn(2, 3, 64, 64)) < 1e-12
+        True
+    """
+    network = wrap(copy.deepcopy(wrap(model).model).double())
+    generator = torch.Generator().manual_seed(0)
+    randomize(network.model, generator)
+    before = _attachments(network.model)
+    deviations = [network.verify(inputs)]
+    with isolated(network.model):
+        block_inputs = _block_inputs(network, inputs)
+        for block, x in zip(network.blocks, block_inputs, strict=True):
+            signed = torch.randn(x.shape, generator=generator, dtype=x.dtype).to(x.device)
+            for value in (x, signed):
+                deviations += [check(block, value) for check in (_identity, _deletion, _gradient)]
+    if _attachments(network.model) != before:
+        raise AdapterError("hooks or replaced forwards were left on the model.")
+    return max(deviations)
+
+
+def randomize(model: nn.Module, generator: torch.Generator) -> None:
+    """Draw every parameter that is constant, and the running statistics of batch norms, at random, in place.
+
+    Args:
+        model: A model, typically fresh.
+        generator: A CPU generator.
+    """
+
+    def uniform(tensor: Tensor, low: float, high: float) -> None:
+        tensor.copy_(torch.rand(tensor.shape, generator=generator) * (high - low) + low)
+
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.numel() and bool((parameter == parameter.flatten()[0]).all()):
+                if parameter.ndim > 1:
+                    fan_in = parameter[0].numel()
+                    parameter.copy_(torch.randn(parameter.shape, generator=generator) / fan_in**0.5)
+                else:
+                    uniform(parameter, 0.5, 1.5)
+        for name, buffer in model.named_buffers():
+            if name.endswith("running_mean"):
+                uniform(buffer, -0.5, 0.5)
+            elif name.endswith("running_var"):
+                uniform(buffer, 0.5, 1.5)
+
+
+def _identity(block: Block, x: Tensor) -> float:
+    residuals: list[Tensor] = []
+    with torch.no_grad(), ExitStack() as stack:
+        exit_ = block.part(block.branch.exit)
+        stack.callback(exit_.register_forward_hook(lambda _m, _a, output: residuals.append(output.clone())).remove)
+        y = block.module(x.clone())
+        if not any(bool(residual.any()) for residual in residuals):
+            raise AdapterError(f"block {block.layer!r}: the exit {block.branch.exit!r} is zero or does not run.")
+        expected = block.post(block.shortcut(x) + block.scale(residuals[0]))
+    return _checked(block, "block(x) is not post(shortcut(x) + scale(branch(x)))", expected, y)
+
+
+def _deletion(block: Block, x: Tensor) -> float:
+    with torch.no_grad(), ExitStack() as stack:
+        exit_ = block.part(block.branch.exit)
+        stack.callback(exit_.register_forward_hook(lambda _m, _a, output: torch.zeros_like(output)).remove)
+        zeroed = block.module(x.clone())
+    with torch.no_grad():
+        deleted = block.without_branch(x)
+    if not torch.equal(zeroed, deleted):
+        raise AdapterError(f"block {block.layer!r}: deleting it is not zeroing its exit {block.branch.exit!r}.{_FIX}")
+    return 0.0
+
+
+def _gradient(block: Block, x: Tensor) -> float:
+    def through(*path: bool) -> tuple[Tensor, Tensor]:
+        leaf = x.clone().requires_grad_()
+        with torch.enable_grad(), ExitStack() as stack:
+            for choice in path:
+                route(stack, [block], np.array([choice]))
+            y = block.module(leaf.clone())
+            # any fixed weights will do; these are all different
+            weights = torch.linspace(0.5, 1.5, y.numel(), dtype=y.dtype, device=y.device).reshape(y.shape)
+            (gradient,) = torch.autograd.grad((y * weights).sum(), leaf, allow_unused=True, materialize_grads=True)
+        return y.detach(), gradient
+
+    (y, whole), (y_branch, branch), (y_skip, skip) = through(), through(True), through(False)
+    if not (torch.equal(y, y_branch) and torch.equal(y, y_skip)):
+        raise AdapterError(f"block {block.layer!r}: routing the gradient changes the forward value.{_FIX}")
+    return _checked(block, "the gradients through branch and shortcut do not add up", branch + skip, whole)
+
+
+_FIX = f" Correct its adapter; see {HOW_TO}."
+
+
+def _checked(block: Block, what: str, got: Tensor, expected: Tensor) -> float:
+    size = float(expected.abs().max())
+    deviation = float((got - expected).abs().max()) / (size or 1.0)
+    if not deviation <= TOLERANCE:
+        raise AdapterError(
+            f"block {block.layer!r} ({type(block.module).__name__}): {what}; relative deviation {deviation:.3g}.{_FIX}"
+        )
+    return deviation
+
+
+def _block_inputs(network: ResidualNetwork, inputs: Tensor) -> list[Tensor]:
+    seen: dict[int, Tensor] = {}
+
+    def keep(i: int, _module: nn.Module, args: tuple[Any, ...]) -> None:
+        seen[i] = args[0].clone()
+
+    with ExitStack() as stack, torch.no_grad():
+        for i, block in enumerate(network.blocks):
+            stack.callback(block.module.register_forward_pre_hook(partial(keep, i)).remove)
+        network.model(network.to_device(inputs))
+    return [seen[i] for i in range(len(network))]
+
+
+def _attachments(model: nn.Module) -> list[tuple[int, ...]]:
+    return [
+        (
+            len(module._forward_hooks),
+            len(module._forward_pre_hooks),
+            len(module._backward_hooks),
+            "forward" in vars(module),
+        )
+        for module in model.modules()
+    ]
