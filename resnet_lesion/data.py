@@ -79,6 +79,23 @@ def describe(data: Data, n_samples: int, shape: tuple[int, ...]) -> str:
     return f"{n_samples} images of shape {'x'.join(map(str, shape))} from {source}"
 
 
+def first_images(data: Data, n: int) -> list[Batch]:
+    """Return batches with the first n images of the data.
+
+    Raises:
+        ValueError: If n is below 1.
+    """
+    if n < 1:
+        raise ValueError(f"expected at least 1 image, got {n}.")
+    taken: list[Batch] = []
+    for inputs, targets in batches(data):
+        taken.append((inputs[:n], targets[:n]))
+        n -= len(inputs)
+        if n <= 0:
+            break
+    return taken
+
+
 def refuse_one_shot(data: Data) -> None:
     """Refuse an iterator, which could not be gone through a second time.
 

@@ -7,9 +7,13 @@ from collections.abc import Iterable
 import xarray as xr
 from torch import nn
 
-from resnet_lesion.data import Data, refuse_one_shot
+from resnet_lesion.block_statistics import BlockStatistics
+from resnet_lesion.data import Data, first_images, refuse_one_shot
 from resnet_lesion.deletion import Deletion
+from resnet_lesion.effective_path import EffectivePath
+from resnet_lesion.isolation import isolated
 from resnet_lesion.network import ResidualNetwork, wrap
+from resnet_lesion.path_gradient import PathGradient
 from resnet_lesion.reorder import Reorder
 
 
@@ -20,6 +24,8 @@ def study(
     n_deleted: int | Iterable[int] | None = None,
     n_swaps: int | Iterable[int] = range(1, 25),
     n_draws: int = 10,
+    n_paths: int = 100,
+    n_gradient_images: int | None = 128,
     seed: int = 0,
     show_progress: bool = True,
 ) -> xr.DataTree:
@@ -31,11 +37,15 @@ def study(
         n_deleted: How many blocks to delete at random; None for 1 to 20, or to one less than all of them.
         n_swaps: How many pairs of blocks to swap.
         n_draws: Number of random repetitions of each.
+        n_paths: Number of random paths of each length whose gradients are measured.
+        n_gradient_images: On how many images, the first of the data, gradients are measured; None for all. A gradient
+            along each of the paths costs far more than a prediction.
         seed: Seed of everything random.
         show_progress: Show progress bars.
 
     Returns:
-        A DataTree with a group each: ``deletion`` (each block alone), ``random_deletion``, ``reorder``.
+        A DataTree with a group each: ``deletion`` (each block alone), ``random_deletion``, ``reorder``,
+        ``path_gradient`` (exact), ``sampled_path_gradient``, ``effective_path``, ``block_statistics``.
 
     Raises:
         TypeError: If the data is a one-shot iterator, or of the wrong kind.
@@ -45,13 +55,22 @@ def study(
     refuse_one_shot(data)
     if n_deleted is None:
         n_deleted = range(1, min(20, len(network) - 1) + 1)
-    deletion, reorder = Deletion(network), Reorder(network)
+    bar = show_progress
+    with isolated(network.model):  # going through a shuffling loader draws from the global generator
+        some = data if n_gradient_images is None else first_images(data, n_gradient_images)
+    deletion, gradient = Deletion(network), PathGradient(network)
+    exact = gradient.analyze(some, method="exact", show_progress=bar)
+    sampled = gradient.analyze(some, method="sample", n_draws=n_paths, seed=seed, show_progress=bar)
     return xr.DataTree.from_dict(
         {
-            "deletion": deletion.analyze(data, show_progress=show_progress),
+            "deletion": deletion.analyze(data, show_progress=bar),
             "random_deletion": deletion.analyze(
-                data, n_deleted=n_deleted, n_draws=n_draws, seed=seed, show_progress=show_progress
+                data, n_deleted=n_deleted, n_draws=n_draws, seed=seed, show_progress=bar
             ),
-            "reorder": reorder.analyze(data, n_swaps=n_swaps, n_draws=n_draws, seed=seed, show_progress=show_progress),
+            "reorder": Reorder(network).analyze(data, n_swaps=n_swaps, n_draws=n_draws, seed=seed, show_progress=bar),
+            "path_gradient": exact,
+            "sampled_path_gradient": sampled,
+            "effective_path": EffectivePath(network).analyze(xr.merge([sampled, exact]), seed=seed),
+            "block_statistics": BlockStatistics(network).analyze(data, show_progress=bar),
         }
     )
