@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from functools import partial
 from typing import Any
 
 import torch
@@ -89,31 +88,27 @@ class BlockStatistics:
 def _statistics(network: ResidualNetwork, inputs: Tensor, objective: Any, sign: int) -> Tensor:
     """Return the sums over the images, (3, n_blocks)."""
     residuals: list[Tensor] = []
-    added: list[Tensor] = []
     ends: list[tuple[Tensor, Tensor]] = []
 
-    def at_exit(scale: Any, _module: nn.Module, _args: Any, output: Tensor) -> Tensor:
-        residuals.append(scale(output.detach().clone()))
-        # the gradient at this tensor is that of the sum, whether the block adds to it in place or not
-        added.append(output.clone())
-        return added[-1]
+    def at_exit(_module: nn.Module, _args: Any, output: Tensor) -> Tensor:
+        residuals.append(output)
+        return output.clone()  # the block may add the shortcut to it in place
 
     def at_block(_module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
         ends.append((args[0].detach(), output.detach().clone()))
 
     with ExitStack() as stack, torch.enable_grad():
         for block in network.blocks:
-            at_end = block.part(block.branch.exit).register_forward_hook(partial(at_exit, block.scale))
-            stack.callback(at_end.remove)
+            stack.callback(block.part(block.branch.exit).register_forward_hook(at_exit).remove)
             stack.callback(block.module.register_forward_hook(at_block).remove)
         leaf = inputs.detach().clone().requires_grad_()  # so that there is a graph even where all weights are frozen
         total = objective(network.model(leaf)).sum()
-    gradients = torch.autograd.grad(sign * total, added)
+    gradients = torch.autograd.grad(sign * total, residuals)
     rows = []
     with torch.no_grad():
         for block, residual, (x, y), gradient in zip(network.blocks, residuals, ends, gradients, strict=True):
-            skip = block.shortcut(x)
-            norms = [torch.linalg.vector_norm(t.flatten(1), dim=1, dtype=torch.float64) for t in (residual, skip)]
+            skip, scaled = block.shortcut(x), block.scale(residual.clone())
+            norms = [torch.linalg.vector_norm(t.flatten(1), dim=1, dtype=torch.float64) for t in (scaled, skip)]
             rows.append(
                 torch.stack([(norms[0] / norms[1]).sum(), _cosine(skip, y).sum(), _cosine(residual, -gradient).sum()])
             )

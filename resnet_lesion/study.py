@@ -70,7 +70,7 @@ def study(
             "reorder": Reorder(network).analyze(data, n_swaps=n_swaps, n_draws=n_draws, seed=seed, show_progress=bar),
             "path_gradient": exact,
             "sampled_path_gradient": sampled,
-            "effective_path": EffectivePath(network).analyze(xr.merge([sampled, exact]), seed=seed),
+            "effective_path": EffectivePath(network).analyze(xr.merge([sampled, exact], compat="identical"), seed=seed),
             "block_statistics": BlockStatistics(network).analyze(data, show_progress=bar),
         }
     )
