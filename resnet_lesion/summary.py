@@ -106,7 +106,9 @@ def _deletion(dataset: xr.Dataset) -> str:
 
 def _random_deletion(dataset: xr.Dataset) -> str:
     mean = mean_over_draws(dataset["error"], "n_deleted").sortby("n_deleted")
-    points = [f"{percent(float(mean[i]))} with {_blocks(mean['n_deleted'][i])}" for i in _ends(mean.size)]
+    numbers = mean["n_deleted"].values
+    chosen = sorted({0, int(np.abs(numbers - (numbers[0] + numbers[-1]) / 2).argmin()), mean.size - 1})
+    points = [f"{percent(float(mean[i]))} with {_blocks(mean['n_deleted'][i])}" for i in chosen]
     text = f"Many blocks deleted: the mean error is {_listed(points)} deleted"
     return f"{text}; normalised area under the curve {area(mean):.2f}." if mean.size > 1 else f"{text}."
 
@@ -137,23 +139,21 @@ def _reorder(dataset: xr.Dataset) -> str:
 
 
 def _effective(dataset: xr.Dataset) -> str:
-    sources = {"": "single paths", "sum_": "the sums over all paths of a length"}
-    ranges = [
-        _effective_range(dataset, prefix, source)
-        for prefix, source in sources.items()
-        if {f"{prefix}effective_low", f"{prefix}effective_high"} <= set(dataset.data_vars)
-    ]
-    return f"Effective paths: {'; '.join(ranges)}."
+    single, together = (_effective_range(dataset, prefix) for prefix in ("", "sum_"))
+    note = "all paths of a length taken together"
+    text = f"{single}; with {note}, {together}" if single and together else single or f"{together}, {note}"
+    return f"Effective paths: {text}."
 
 
-def _effective_range(dataset: xr.Dataset, prefix: str, source: str) -> str:
-    low, high = (int(dataset[f"{prefix}effective_{end}"]) for end in ("low", "high"))
-    share = f"{prefix}gradient_share"
-    held = percent(float(dataset[share].sel(path_length=slice(low, high)).sum())) if share in dataset else "the most"
-    text = f"by {source}, {held} of the gradient passes {low} to {high} blocks"
-    if f"{prefix}effective_path_fraction" in dataset:
-        text += f", as {percent(float(dataset[f'{prefix}effective_path_fraction']))} of all paths do"
-    return text
+def _effective_range(dataset: xr.Dataset, prefix: str) -> str:
+    names = [f"{prefix}{name}" for name in ("effective_low", "effective_high", "gradient_share")]
+    if not set(names) <= set(dataset.data_vars):
+        return ""
+    low, high = (int(dataset[name]) for name in names[:2])
+    held, paths = (
+        percent(float(dataset[name].sel(path_length=slice(low, high)).sum())) for name in (names[2], "path_fraction")
+    )
+    return f"{held} of the gradient passes {low} to {high} blocks ({paths} of the paths)"
 
 
 def _sampled(dataset: xr.Dataset) -> str:

@@ -1,0 +1,375 @@
+"""The command ``resnet-lesion``: demo, study, show, plot."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import xarray as xr
+from torch import nn
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
+
+from resnet_lesion import storage
+from resnet_lesion.branch import did_you_mean
+from resnet_lesion.demo import choose_samples, demo_findings, run_demo
+from resnet_lesion.digits import load_digits
+from resnet_lesion.errors import AdapterError
+from resnet_lesion.plots import save_figures
+from resnet_lesion.study import study
+from resnet_lesion.summary import groups, summarise
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_BAD_INPUT = (ValueError, TypeError, OSError, ImportError, AdapterError)
+_EVALUATION_SPLITS = ("validation", "val", "valid", "eval", "evaluation", "test")
+_ELSEWHERE = ("torch", "hfds", "hfids", "tfds", "wds")  # prefixes of timm's data set names
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Args:
+        argv: Its arguments; None for those of the process.
+
+    Returns:
+        The exit code: 0, 2 for bad input, 130 when interrupted, 1 for any other error.
+    """
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    args = _parser().parse_args(arguments)
+    args.command_line = shlex.join(["resnet-lesion", *arguments])
+    try:
+        args.run(args)
+    except KeyboardInterrupt:
+        print("resnet-lesion: interrupted", file=sys.stderr)
+        return 130
+    except Exception as error:
+        if args.debug:
+            raise
+        text = " ".join(str(error).split()) or type(error).__name__
+        if isinstance(error, _BAD_INPUT):
+            print(f"resnet-lesion: {text}", file=sys.stderr)
+            return 2
+        print(f"resnet-lesion: {type(error).__name__}: {text} (--debug shows where)", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="resnet-lesion",
+        description="Which blocks and paths of a residual network matter? Lesion studies and path gradients.",
+        epilog="example: resnet-lesion demo",
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    demo = _command(
+        commands,
+        "demo",
+        _demo,
+        "study the embedded ResNet-110 on handwritten digits, offline, within two minutes",
+        "resnet-lesion demo --out resnet-lesion-demo",
+    )
+    demo.add_argument("--out", type=Path, default=Path("resnet-lesion-demo"), metavar="DIR", help="where to write")
+    demo.add_argument("--n-draws", type=_positive, default=5, metavar="N", help="random repetitions of each kind")
+    demo.add_argument("--num-samples", type=_positive, metavar="N", help="use a random subset of the 540 images")
+    demo.add_argument("--seed", type=_not_negative, default=0, metavar="N", help="seed of everything random")
+
+    run = _command(
+        commands,
+        "study",
+        _study,
+        "run every analysis of a timm model and save one netCDF file",
+        "resnet-lesion study resnet50.a1_in1k --data imagenet/ --num-samples 2000 --out resnet50.nc",
+        "resnet-lesion study resnet18 --checkpoint mine.safetensors --num-classes 10 \\\n"
+        "      --data torch/cifar10 --data-dir data/ --download --out mine.nc",
+    )
+    _add_study_options(run)
+
+    show = _command(commands, "show", _show, "print a readable summary of a result", "resnet-lesion show resnet50.nc")
+    show.add_argument("file", type=Path, metavar="FILE.nc")
+
+    plot = _command(
+        commands,
+        "plot",
+        _plot,
+        "draw all figures of a result as PNG files",
+        "resnet-lesion plot resnet50.nc --out figures/",
+    )
+    plot.add_argument("file", type=Path, metavar="FILE.nc")
+    plot.add_argument("--out", type=Path, metavar="DIR", help="where to write (default: FILE-figures)")
+    return parser
+
+
+def _command(
+    commands: Any, name: str, run: Callable[[argparse.Namespace], None], purpose: str, *examples: str
+) -> argparse.ArgumentParser:
+    command: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=purpose,
+        description=f"{purpose[0].upper()}{purpose[1:]}.",
+        epilog="\n  ".join(["example:" if len(examples) == 1 else "examples:", *examples]),
+        formatter_class=_Formatter,
+    )
+    command.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    command.set_defaults(run=run)
+    return command
+
+
+class _Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Keep the lines of the examples; say each option's default."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.default is None or action.default is False:
+            return action.help
+        return super()._get_help_string(action)
+
+
+def _add_study_options(run: argparse.ArgumentParser) -> None:
+    workers = min(4, os.cpu_count() or 1)
+    run.add_argument("model", metavar="MODEL", help="a name that timm.create_model takes; local-dir:PATH too")
+    run.add_argument("--out", type=Path, required=True, metavar="FILE.nc", help="the file to write")
+    weights = run.add_argument_group("weights (default: timm's pretrained ones)")
+    weights.add_argument("--checkpoint", type=Path, metavar="FILE", help="load these: safetensors, or a state dict")
+    weights.add_argument("--no-pretrained", action="store_true", help="random weights")
+    weights.add_argument("--num-classes", type=_positive, metavar="N", help="number of outputs, if not the model's own")
+    data = run.add_argument_group("data")
+    data.add_argument(
+        "--data",
+        required=True,
+        help="a folder with a subfolder per class, 'digits', or a data set as timm names it: torch/cifar10, hfds/NAME",
+    )
+    data.add_argument("--data-dir", type=Path, metavar="DIR", help="where a named data set is, or is downloaded to")
+    data.add_argument("--download", action="store_true", help="download a torchvision data set that is not there")
+    data.add_argument("--split", default="validation", help="which split")
+    data.add_argument("--class-map", type=Path, metavar="FILE", help="folder names in the order of the model's outputs")
+    data.add_argument("--num-samples", type=_positive, metavar="N", help="use a random subset of the images")
+    data.add_argument("--batch-size", type=_positive, default=64, metavar="N", help="images in a batch")
+    data.add_argument("--workers", type=_not_negative, default=workers, metavar="N", help="loading processes")
+    how = run.add_argument_group("how")
+    how.add_argument("--n-draws", type=_positive, default=10, metavar="N", help="random repetitions of each kind")
+    how.add_argument("--seed", type=_not_negative, default=0, metavar="N", help="seed of everything random")
+    how.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: cuda if there is one, else cpu)")
+    how.add_argument("--amp", action="store_true", help="autocast to bfloat16 (float16 where that is not supported)")
+    how.add_argument("--channels-last", action="store_true", help="channels-last memory format")
+
+
+def _positive(text: str) -> int:
+    return _at_least(1, text)
+
+
+def _not_negative(text: str) -> int:
+    return _at_least(0, text)
+
+
+def _at_least(low: int, text: str) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        value = low - 1
+    if value < low:
+        raise argparse.ArgumentTypeError(f"expected a whole number >= {low}, got {text!r}")
+    return value
+
+
+def _demo(args: argparse.Namespace) -> None:
+    if args.out.exists() and not args.out.is_dir():
+        raise NotADirectoryError(f"expected a folder to write to, got the file {str(args.out)!r}.")
+    tree = run_demo(seed=args.seed, n_draws=args.n_draws, num_samples=args.num_samples)
+    _describe(tree, "scikit-learn's digits, test split", args.command_line)
+    args.out.mkdir(parents=True, exist_ok=True)
+    storage.save(tree, args.out / "study.nc")
+    paths = save_figures(tree, args.out)
+    for line in demo_findings(tree):
+        print(line)
+    file = shlex.quote(str(args.out / "study.nc"))
+    print(f"Written to {args.out}: study.nc and {len(paths)} figures (*.png). Next: resnet-lesion show {file}")
+
+
+def _study(args: argparse.Namespace) -> None:
+    if not args.out.parent.is_dir():
+        raise FileNotFoundError(f"the folder {str(args.out.parent)!r} of --out does not exist; create it first.")
+    if args.out.is_dir():
+        raise IsADirectoryError(f"expected a file for --out, got the folder {str(args.out)!r}.")
+    device = _device(args.device)
+    model = _model(args).eval().to(device)
+    if args.channels_last:
+        model = model.to(memory_format=torch.channels_last)
+    loader, description = _loader(args, model, device)
+    with _autocast(device, args.amp):
+        tree = study(model, loader, n_draws=args.n_draws, seed=args.seed)
+    _describe(tree, description, args.command_line)
+    storage.save(tree, args.out)
+    print(summarise(tree))
+    print(f"\nWritten to {args.out}. Next: resnet-lesion plot {shlex.quote(str(args.out))}")
+
+
+def _show(args: argparse.Namespace) -> None:
+    print(summarise(storage.open(args.file)))
+
+
+def _plot(args: argparse.Namespace) -> None:
+    result = storage.open(args.file)
+    for path in save_figures(result, args.out or args.file.with_name(f"{args.file.stem}-figures")):
+        print(path)
+
+
+def _describe(tree: xr.DataTree, data: str, command_line: str) -> None:
+    """Say in the result which data these were, which the analyzers cannot know, and what was run."""
+    created = ""
+    for group, dataset in groups(tree):
+        node = tree[group]
+        if "data" in dataset.attrs:
+            node.attrs["data"] = f"{dataset.attrs['data'].partition(' from ')[0]} from {data}"
+        created = dataset.attrs.get("created", created)
+    tree.attrs["history"] = f"{created}: {command_line}"
+
+
+def _device(name: str | None) -> torch.device:
+    try:
+        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ValueError(f"--device {name} cannot be used here ({error}). Try --device cpu.") from error
+    return device
+
+
+def _autocast(device: torch.device, enabled: bool) -> AbstractContextManager[object]:
+    if not enabled:
+        return nullcontext()
+    bfloat16 = device.type != "cuda" or torch.cuda.is_bf16_supported()
+    return torch.autocast(device.type, torch.bfloat16 if bfloat16 else torch.float16)
+
+
+def _model(args: argparse.Namespace) -> nn.Module:
+    import timm
+
+    if args.checkpoint is not None and args.no_pretrained:
+        raise ValueError("expected --checkpoint or --no-pretrained, got both.")
+    if args.checkpoint is not None and not args.checkpoint.is_file():
+        raise FileNotFoundError(f"there is no file {str(args.checkpoint)!r} for --checkpoint.")
+    if args.num_classes is not None and args.checkpoint is None and not args.no_pretrained:
+        raise ValueError(
+            "--num-classes replaces the trained classifier by a random one: pass --checkpoint FILE with it."
+        )
+    name, _, tag = args.model.partition(".")
+    if ":" not in args.model and not timm.is_model(name):
+        known = did_you_mean(name, timm.list_models()) or " timm.list_models('*resnet*') lists those there are."
+        raise ValueError(f"timm has no model {name!r}.{known}")
+    pretrained = args.checkpoint is None and not args.no_pretrained
+    try:
+        model = timm.create_model(args.model, pretrained=pretrained, num_classes=args.num_classes)
+    except RuntimeError as error:
+        tags = [full.partition(".")[2] for full in timm.list_pretrained(f"{name}.*")]
+        fix = f"Known tags: {', '.join(tags)}. " if tag and tags else ""
+        raise ValueError(f"{error}. {fix}Use --checkpoint FILE or --no-pretrained for other weights.") from error
+    except OSError as error:
+        if not pretrained or args.model.startswith("local-dir:"):
+            raise
+        raise ValueError(
+            f"the pretrained weights of {args.model} could not be loaded: {error} "
+            "Use --checkpoint FILE for weights that are here, or --no-pretrained for random ones."
+        ) from error
+    if args.checkpoint is not None:
+        _load(model, args.checkpoint)
+    elif args.no_pretrained:
+        print("note: with random weights the results say nothing about a trained network", file=sys.stderr)
+    return model
+
+
+def _load(model: nn.Module, checkpoint: Path) -> None:
+    from timm.models import load_checkpoint
+
+    try:
+        load_checkpoint(model, str(checkpoint), weights_only=True)
+    except Exception as error:  # whatever an unreadable or ill-fitting file makes torch, safetensors and pickle raise
+        raise ValueError(
+            f"{str(checkpoint)!r} does not load into the model: {error!s:.300} "
+            "Expected a state dict of this model, as safetensors or saved by torch.save; is --num-classes right?"
+        ) from error
+
+
+def _loader(args: argparse.Namespace, model: nn.Module, device: torch.device) -> tuple[Iterable[Any], str]:
+    """Return timm's loader for the data and a description of the data."""
+    whole = _dataset(args)
+    n_classes = int(getattr(model, "num_classes", 0))
+    _check_classes(whole, n_classes, args)
+    dataset: Any = whole
+    description = f"{args.data}, split {args.split}"
+    if not isinstance(whole, IterableDataset):
+        size = len(whole)
+        dataset = Subset(whole, choose_samples(size, args.num_samples, args.seed))
+        description += f", a random subset of {size} images" if args.num_samples is not None else ""
+    elif args.num_samples is not None:
+        raise ValueError(f"--num-samples needs a data set that can be indexed, which {args.data} is not.")
+    if isinstance(whole, TensorDataset):
+        return DataLoader(dataset, args.batch_size), description
+    from timm.data import create_loader, resolve_model_data_config
+
+    loader = create_loader(
+        dataset,
+        batch_size=args.batch_size,
+        use_prefetcher=device.type == "cuda",
+        num_workers=args.workers,
+        device=device,
+        **resolve_model_data_config(model),
+    )
+    if dataset is not whole:
+        whole.transform = dataset.transform  # timm put it on the subset, which does not look at it
+    return loader, description
+
+
+def _dataset(args: argparse.Namespace) -> Any:
+    if args.data == "digits":
+        if args.split not in ("train", *_EVALUATION_SPLITS):
+            raise ValueError(f"expected --split train or test for the digits, got {args.split!r}.")
+        return _Digits(*load_digits("train" if args.split == "train" else "test"))
+    folder = Path(args.data)
+    prefix = args.data.partition("/")[0].lower()
+    named = not folder.is_dir() and "/" in args.data and prefix in _ELSEWHERE
+    if not folder.is_dir() and not named:
+        raise FileNotFoundError(
+            f"expected --data as a folder with a subfolder of images per class, 'digits', or a name such as "
+            f"torch/cifar10, got {args.data!r}, which is none of these."
+        )
+    if named and prefix == "torch" and args.data_dir is None:
+        raise ValueError(f"--data {args.data} needs --data-dir DIR, where it is or (with --download) should go.")
+    from timm.data import create_dataset
+
+    root = args.data_dir if named else folder
+    options: dict[str, Any] = {"class_map": str(args.class_map)} if args.class_map is not None else {}
+    try:
+        return create_dataset(
+            args.data if named else "",
+            root=str(root) if root is not None else None,
+            split=args.split,
+            download=args.download,
+            **options,
+        )
+    except (RuntimeError, AssertionError) as error:
+        fix = " Pass --download to get it." if prefix == "torch" and not args.download else ""
+        raise ValueError(f"--data {args.data}: {error}.{fix}") from error
+
+
+class _Digits(TensorDataset):
+    classes = tuple("0123456789")
+
+
+def _check_classes(dataset: Dataset[Any], n_classes: int, args: argparse.Namespace) -> None:
+    """Refuse data whose labels number other classes than the model's, which would silently count nonsense."""
+    reader = getattr(dataset, "reader", None)
+    classes = getattr(reader, "class_to_idx", None) or getattr(dataset, "classes", None)
+    if classes is None or args.class_map is not None or not n_classes or len(classes) == n_classes:
+        return
+    raise ValueError(
+        f"the data has {len(classes)} classes and the model {n_classes} outputs, so its labels are not the model's. "
+        "Pass --class-map FILE (folder names, one a line, in the order of the outputs), or --num-classes with a "
+        "checkpoint trained on these classes."
+    )
