@@ -77,7 +77,7 @@ def remaining_fraction(n: int, n_deleted: int | Iterable[int]) -> xr.DataArray:
 
     Example:
         >>> remaining_fraction(54, 10).sel(path_length=[5, 11, 17]).round(3).values.tolist()
-        [0.343, 0.081, 0.015]
+        [0.343, 0.08, 0.015]
     """
     counts = as_counts("n_deleted", n_deleted, 0, _checked(n))
     rows = [

@@ -36,7 +36,7 @@ class Reorder(PerturbationAttribution):  # type: ignore[misc]  # Captum ships no
 
     Example:
         >>> import resnet_lesion as rl, timm, torch
-        >>> model = timm.create_model("resnet26", num_classes=10)
+        >>> model = timm.create_model("resnet34", num_classes=10)
         >>> data = torch.zeros(4, 3, 32, 32), torch.tensor([0, 1, 2, 3])
         >>> result = rl.Reorder(model).analyze(data, n_swaps=[0, 2], n_draws=3, show_progress=False)
         >>> result.kendall_tau.sel(n_swaps=0).values.tolist()
@@ -94,7 +94,8 @@ class Reorder(PerturbationAttribution):  # type: ignore[misc]  # Captum ships no
         dataset = lesion_dataset(network, counts, ("n_swaps", "draw"), coords, by_class=by_class)
         rows = counts.rows[1:].reshape(len(numbers), n_draws, n)
         dataset["order"] = order_variable(("n_swaps", "draw"), rows)
-        tau = np.apply_along_axis(lambda row: kendalltau(whole(n), row)[0], -1, rows)
+        # SciPy divides by square roots: without rounding, the original order's tau is sometimes 1 - 1e-16
+        tau = np.apply_along_axis(lambda row: kendalltau(whole(n), row)[0], -1, rows).round(12)
         dataset["kendall_tau"] = variable(("n_swaps", "draw"), tau, "Kendall's tau of the order with the original")
         dataset = dataset.assign_coords(layer_coords(network, "position"))
         options = {

@@ -78,6 +78,11 @@ class CifarResNetV2(ResNetV2):
 def cifar_preactresnet110(pretrained: bool = False, **kwargs: Any) -> CifarResNetV2:
     """Build the pre-activation ResNet-110 of the paper: 54 basic blocks, 1.73 million parameters."""
     network: CifarResNetV2 = build_model_with_cfg(
-        CifarResNetV2, "cifar_preactresnet110", pretrained, layers=(18, 18, 18), **kwargs
+        CifarResNetV2,
+        "cifar_preactresnet110",
+        pretrained,
+        feature_cfg={"out_indices": (0, 1, 2, 3), "flatten_sequential": True},  # one stage less than timm's default
+        layers=(18, 18, 18),
+        **kwargs,
     )
     return network
