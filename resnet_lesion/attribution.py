@@ -11,7 +11,6 @@ from tqdm import tqdm
 
 from resnet_lesion.chunking import Chunks, piece
 from resnet_lesion.evaluation import check_fit
-from resnet_lesion.isolation import isolated
 from resnet_lesion.network import ResidualNetwork
 from resnet_lesion.orders import IntArray, whole
 
@@ -32,7 +31,7 @@ def score_lost(
     inputs = single_input(inputs)
     extra = forward_args(additional_forward_args)
     with (
-        isolated(network.model),
+        network.isolated(),
         torch.no_grad(),
         tqdm(total=len(inputs), unit="image", disable=not show_progress, desc="lesions") as progress,
     ):

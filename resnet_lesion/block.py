@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -64,6 +64,11 @@ class Block:
         """Apply what follows the addition. It may work in place."""
         return self._apply(self.branch.post, y)
 
+    def combine(self, x: Tensor, residual: Tensor) -> Tensor:
+        """Put the block together from its input and the branch's output: ``post(shortcut(x) + scale(residual))``."""
+        residual = self.scale(residual)
+        return self.post(self.shortcut(x) + residual if self.branch.skip else residual)
+
     def without_branch(self, x: Tensor) -> Tensor:
         """Run the block with its branch deleted: ``post(shortcut(x))``. ``x`` is left alone."""
         y = self.shortcut(x)
@@ -80,22 +85,22 @@ class Block:
 
 
 @contextmanager
-def replaced_forwards(blocks: Sequence[Block], forwards: Sequence[Forward]) -> Iterator[None]:
-    """Let each block run another function in place of its own ``forward``, and restore it on the way out.
+def replaced_forwards(forwards: Mapping[nn.Module, Callable[..., Tensor]]) -> Iterator[None]:
+    """Let each module run another function in place of its own ``forward``, and restore it on the way out.
 
     A hook cannot keep the module that it hangs on from running, and a block handed an empty batch may fail (batch
     norm in training mode, attention that reshapes). ``Module.__call__`` looks ``forward`` up on the instance, so
     replacing it there computes no deleted branch while everybody's hooks on the block still see its whole input and
     output.
     """
-    before = [vars(block.module).get("forward") for block in blocks]
+    before = {module: vars(module).get("forward") for module in forwards}
     try:
-        for block, forward in zip(blocks, forwards, strict=True):
-            vars(block.module)["forward"] = forward
+        for module, forward in forwards.items():
+            vars(module)["forward"] = forward
         yield
     finally:
-        for block, own in zip(blocks, before, strict=True):
+        for module, own in before.items():
             if own is None:
-                vars(block.module).pop("forward", None)
+                vars(module).pop("forward", None)
             else:
-                vars(block.module)["forward"] = own
+                vars(module)["forward"] = own

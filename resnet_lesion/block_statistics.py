@@ -10,7 +10,6 @@ import xarray as xr
 from torch import Tensor, nn
 
 from resnet_lesion.data import Data
-from resnet_lesion.isolation import isolated
 from resnet_lesion.measurement import Measurement, ObjectiveName
 from resnet_lesion.network import ResidualNetwork, wrap
 from resnet_lesion.results import layer_coords, provenance, variable
@@ -64,9 +63,10 @@ class BlockStatistics:
             ValueError: If the data does not fit the model.
         """
         network = self.network
+        network.require_skips()
         run = Measurement(network, data, objective, None, None, show_progress)
         sums = torch.zeros(3, len(network), dtype=torch.float64, device=network.device)
-        with isolated(network.model), run.progress("block statistics") as progress:
+        with network.isolated(), run.progress("block statistics") as progress:
             for inputs, loss, _ in run.pieces(lambda _: len(network), progress):
                 sums += _statistics(network, inputs, loss, -1 if objective == "score" else 1)
         ratio, input_output, update_gradient = (sums / run.n_images).cpu().numpy()

@@ -8,9 +8,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import singledispatch
 from importlib.metadata import entry_points
-from typing import TypeAlias, TypeVar
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from resnet_lesion.chain import Chain
 
 Transform: TypeAlias = str | Callable[[Tensor], Tensor] | None
 """A submodule's name relative to the block, a function of one tensor, or None for the identity."""
@@ -31,9 +34,10 @@ class Branch:
         preact: What a projection is fed: None for the block's input, else the pre-activation that makes it.
         scale: A fixed factor that follows ``exit``, or None.
         post: What follows the addition, or None.
+        skip: False for a layer of a plain network, ``y = branch(x)``: deleting it hands its input on.
 
-    Each of the last four is a :data:`Transform`, so that a functional ReLU or a shortcut without a module of its own
-    can be said: ``post=torch.relu``.
+    Shortcut, preact, scale and post are each a :data:`Transform`, so that a functional ReLU or a shortcut without a
+    module of its own can be said: ``post=torch.relu``.
 
     References:
         Veit, Wilber & Belongie 2016, equation 2 (arXiv:1605.06431).
@@ -45,14 +49,15 @@ class Branch:
     preact: Transform = None
     scale: Transform = None
     post: Transform = None
+    skip: bool = True
 
 
-Adapter: TypeAlias = Callable[..., Branch | None]
+Adapter: TypeAlias = Callable[..., "Branch | Chain | None"]
 _A = TypeVar("_A", bound=Adapter)
 
 
 @singledispatch
-def _describe(block: nn.Module) -> Branch | None:
+def _describe(block: nn.Module) -> Branch | Chain | None:
     raise TypeError(
         f"expected a residual block that an adapter describes, got {_class_name(type(block))}. "
         f"Known classes: {known_blocks()}. Register an adapter with resnet_lesion.register_adapter; see {HOW_TO}."
@@ -62,8 +67,8 @@ def _describe(block: nn.Module) -> Branch | None:
 def register_adapter(*classes: type[nn.Module]) -> Callable[[_A], _A]:
     """Register the decorated function as the adapter of these block classes.
 
-    The function takes a block and returns its :class:`Branch`, or None for an instance that has no skip (then it is
-    not a residual block).
+    The function takes a block and returns its :class:`Branch`, or a :class:`Chain` if it holds several branches in a
+    row, or None for an instance that has no skip (then it is not a residual block).
 
     Args:
         *classes: Block classes. A subclass is covered too as long as it does not override ``forward``.
@@ -95,14 +100,14 @@ def register_adapter(*classes: type[nn.Module]) -> Callable[[_A], _A]:
     return decorate
 
 
-def find_branch(block: nn.Module) -> Branch | None:
-    """Look up what the residual branch of one block is made of.
+def find_branch(block: nn.Module) -> Branch | Chain | None:
+    """Look up what the residual branch of one block is made of, or which blocks a module holds in a row.
 
     Args:
-        block: A residual block, of a class that an adapter was registered for.
+        block: A module of a class that an adapter was registered for.
 
     Returns:
-        Its branch, or None if this instance has no skip.
+        Its branch, or the chain of blocks that it is, or None if this instance has no skip.
 
     Raises:
         TypeError: If no adapter knows the class, or it overrides the ``forward`` that its adapter was written for.

@@ -17,7 +17,6 @@ from tqdm import tqdm
 from resnet_lesion.chunking import Chunks
 from resnet_lesion.data import Data, batches, defects, describe, length, refuse_defects
 from resnet_lesion.intervals import wilson_interval
-from resnet_lesion.isolation import isolated
 from resnet_lesion.network import ResidualNetwork, Trace, wrap
 from resnet_lesion.orders import DELETED, IntArray, as_orders, whole
 from resnet_lesion.results import layer_coords, provenance, variable
@@ -113,7 +112,7 @@ def count(
     """
     tally: _Tally | None = None
     with (
-        isolated(network.model),
+        network.isolated(),
         torch.no_grad(),
         tqdm(total=length(data), unit="image", disable=not show_progress, desc="lesions") as progress,
     ):

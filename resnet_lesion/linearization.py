@@ -58,7 +58,7 @@ class Linearization:
 
     Raises:
         AdapterError: If the model does not run its blocks once each in order.
-        ValueError: If the model has gradient checkpointing switched on.
+        ValueError: If the model has gradient checkpointing switched on, or is a plain network.
     """
 
     def __init__(
@@ -74,6 +74,8 @@ class Linearization:
                 "expected a model without gradient checkpointing, which runs its blocks again in backward. Call "
                 "model.set_grad_checkpointing(False); memory_limit bounds memory here."
             )
+        network.require_skips()
+        modules = [block.module for block in network.blocks]
         self.inputs = inputs
         self._network, self._n = network, len(inputs)
         block_inputs: list[Tensor] = []
@@ -91,7 +93,7 @@ class Linearization:
 
         with torch.no_grad():
             forwards = [remembering(i, forward) for i, forward in enumerate(network.forwards())]
-            with replaced_forwards(network.blocks, forwards):
+            with replaced_forwards(dict(zip(modules, forwards, strict=True))):
                 network.model(inputs, *args)
         check_run_order(ran, network.layers)
         self._block_inputs = block_inputs
@@ -111,7 +113,10 @@ class Linearization:
 
             return run
 
-        with torch.enable_grad(), replaced_forwards(network.blocks, [linking(y) for y in block_outputs]):
+        with (
+            torch.enable_grad(),
+            replaced_forwards({module: linking(y) for module, y in zip(modules, block_outputs, strict=True)}),
+        ):
             output = network.model(leaf, *(_repeated_arg(arg, self._n, lanes) for arg in args))
             values = objective(output[: self._n])
             total = values.sum()

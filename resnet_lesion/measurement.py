@@ -16,7 +16,6 @@ from tqdm import tqdm
 
 from resnet_lesion.chunking import memory_budget
 from resnet_lesion.data import Data, batches, defects, describe, length, refuse_defects
-from resnet_lesion.isolation import isolated
 from resnet_lesion.linearization import Linearization, Objective, full_gradient, path_plan
 from resnet_lesion.network import ResidualNetwork, Trace
 from resnet_lesion.orders import DELETED, IntArray, draw_path
@@ -114,7 +113,7 @@ def exact_norms(run: Measurement, lengths: list[int], per_sample: bool) -> xr.Da
     by_image: list[Tensor] = []
     whole_norms: list[Tensor] = []
     deltas: list[Tensor] = []
-    with isolated(network.model), run.progress("exact path gradients") as progress:
+    with network.isolated(), run.progress("exact path gradients") as progress:
         for inputs, objective, _ in run.pieces(lambda _: longest + 1, progress):
             linear = Linearization(network, inputs, objective, n_gradients=longest + 1)
             gradients = inputs
@@ -191,7 +190,7 @@ def _path_norms(run: Measurement, paths: NDArray[np.bool_]) -> NDArray[np.float6
     rows: IntArray = np.where(paths, np.arange(first, len(network)), DELETED)
     ranked = np.lexsort(rows.T)  # neighbours agree on the last blocks, so that they share the work there
     sums = torch.zeros(len(paths), dtype=torch.float64, device=network.device)
-    with isolated(network.model), run.progress(f"{len(paths)} path gradients") as progress:
+    with network.isolated(), run.progress(f"{len(paths)} path gradients") as progress:
         for inputs, objective, capacity in run.pieces(lambda _: min(_FEW_PATHS, len(paths)), progress):
             linear = Linearization(network, inputs, objective, n_gradients=min(capacity, len(paths)))
             step = ceil(len(paths) / ceil(len(paths) / capacity))

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from resnet_lesion.block import Block, Forward, replaced_forwards
 from resnet_lesion.branch import HOW_TO, Branch, did_you_mean, find_branch, is_block, known_blocks
+from resnet_lesion.chain import Chain
 from resnet_lesion.errors import AdapterError
 from resnet_lesion.isolation import isolated
 from resnet_lesion.orders import DELETED, as_orders
@@ -44,11 +45,26 @@ class ResidualNetwork:
     def __init__(self, model: nn.Module) -> None:
         model = _analysable(model)
         self.model = model
+        names = {module: name for name, module in model.named_modules()}
         blocks: list[Block] = []
-        for layer, module in model.named_modules():
-            branch = find_branch(module) if is_block(module) else None
-            if branch is not None:
-                blocks.append(Block(layer, module, branch))
+        self._chains: list[Chain] = []
+        self._parents: list[str] = []
+        for module, name in names.items():
+            found = find_branch(module) if is_block(module) else None
+            if isinstance(found, Branch):
+                blocks.append(Block(name, module, found))
+                self._parents.append(name.rpartition(".")[0])
+            elif found is not None:
+                # a module that another network has open keeps its links, so that contexts nest
+                opened = vars(found.module).get("forward")
+                chain = opened if isinstance(opened, Chain) else found
+                self._chains.append(chain)
+                where = names[chain.module]
+                for key, link in chain.links.items():
+                    branch = find_branch(link) if is_block(link) else None
+                    if isinstance(branch, Branch):
+                        blocks.append(Block(f"{where}.{key}", link, branch))
+                        self._parents.append(where.rpartition(".")[0])
         if not blocks:
             raise TypeError(_no_blocks(model))
         self.blocks: tuple[Block, ...] = tuple(blocks)
@@ -74,9 +90,8 @@ class ResidualNetwork:
     @property
     def stage(self) -> NDArray[np.int64]:
         """The stage of each block, counted from 0: blocks that are children of one module share one."""
-        parents = [layer.rpartition(".")[0] for layer in self.layers]
-        number = {parent: i for i, parent in enumerate(dict.fromkeys(parents))}
-        return np.array([number[parent] for parent in parents], dtype=np.int64)
+        number = {parent: i for i, parent in enumerate(dict.fromkeys(self._parents))}
+        return np.array([number[parent] for parent in self._parents], dtype=np.int64)
 
     @property
     def is_downsampling(self) -> NDArray[np.bool_]:
@@ -151,11 +166,11 @@ class ResidualNetwork:
         else:
             row = as_orders([order], len(self))[0]
         whole = self.forwards()
-        forwards = [
-            block.without_branch if index == DELETED else whole[index]
+        forwards = {
+            block.module: block.without_branch if index == DELETED else whole[index]
             for block, index in zip(self.blocks, row, strict=True)
-        ]
-        with replaced_forwards(self.blocks, forwards):
+        }
+        with self._opened(), replaced_forwards(forwards):
             yield self.model
 
     @contextmanager
@@ -178,9 +193,30 @@ class ResidualNetwork:
             >>> with network.routed([1, 0, 1, 0, 1, 0, 1, 0]) as model:
             ...     model(x).sum().backward()
         """
+        self.require_skips()
         with ExitStack() as stack:
+            stack.enter_context(self._opened())
             route(stack, self.blocks, as_path(path, len(self)))
             yield self.model
+
+    @contextmanager
+    def isolated(self) -> Iterator[None]:
+        """Put the model into eval mode and open its chains; on the way out it is as it was, and so is randomness."""
+        with isolated(self.model), self._opened():
+            yield
+
+    def require_skips(self) -> None:
+        """Refuse a plain network, which has one path only.
+
+        Raises:
+            ValueError: If a block has no skip.
+        """
+        plain = next((block.layer for block in self.blocks if not block.branch.skip), None)
+        if plain is not None:
+            raise ValueError(
+                f"expected a residual network, but {plain!r} has no skip: a plain network has a single path. "
+                "Deletion, Reorder and evaluate work on it."
+            )
 
     def forwards(self) -> list[Forward]:
         """Return each block's own forward, as it stands now."""
@@ -219,7 +255,7 @@ class ResidualNetwork:
                     f"{len(residuals)} times; expected once. Name a module that only the branch uses; see {HOW_TO}."
                 )
             try:
-                expected = block.post(block.shortcut(x) + block.scale(residuals[0]))
+                expected = block.combine(x, residuals[0])
             except AdapterError:
                 raise
             except RuntimeError as reason:
@@ -242,7 +278,9 @@ class ResidualNetwork:
                 )
             deviations.append(deviation)
 
-        with ExitStack() as stack, isolated(self.model), torch.no_grad():
+        with isolated(self.model), torch.no_grad():
+            deviations += self._verify_chains(inputs)
+        with ExitStack() as stack, self.isolated(), torch.no_grad():
             for i, block in enumerate(self.blocks):
                 for name in block.entries:
                     block.part(name)  # must exist
@@ -265,7 +303,7 @@ class ResidualNetwork:
         """
         shapes: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
         inputs = self.to_device(inputs)
-        with isolated(self.model), torch.no_grad():
+        with self.isolated(), torch.no_grad():
             output = self._watched(
                 inputs, lambda _i, x, y: shapes.append((tuple(x.shape[1:]), tuple(y.shape[1:]))), *args
             )
@@ -281,6 +319,32 @@ class ResidualNetwork:
         """Move inputs to the model's device and, if they are floating-point, to its dtype."""
         dtype = self.dtype if inputs.is_floating_point() else inputs.dtype
         return inputs.to(self.device, dtype, non_blocking=True)
+
+    @contextmanager
+    def _opened(self) -> Iterator[None]:
+        with replaced_forwards({chain.module: chain for chain in self._chains}):
+            yield
+
+    def _verify_chains(self, inputs: Tensor) -> list[float]:
+        seen: list[tuple[Chain, Tensor, Tensor]] = []
+
+        def keep(chain: Chain, _module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+            seen.append((chain, args[0].clone(), output.clone()))
+
+        with ExitStack() as stack:
+            for chain in self._chains:
+                stack.callback(chain.module.register_forward_hook(partial(keep, chain)).remove)
+            self.model(inputs)
+        deviations = []
+        for chain, x, y in seen:
+            difference, size = float((chain(x) - y).abs().max()), float(y.abs().max())
+            deviations.append(difference / size if size else difference)
+            if not deviations[-1] <= 16 * torch.finfo(y.dtype).eps:
+                raise AdapterError(
+                    f"{type(chain.module).__name__} does not compute the links {list(chain.links)} one after another: "
+                    f"relative deviation {deviations[-1]:.3g}. Correct its adapter; see {HOW_TO}."
+                )
+        return deviations
 
     def _watched(self, inputs: Tensor, note: _Note, *args: object) -> object:
         ran, versions = list[int](), dict[int, int]()
@@ -343,7 +407,7 @@ def wrap(model: nn.Module | ResidualNetwork) -> ResidualNetwork:
         >>> network.layers[:3]
         ('layer1.0', 'layer1.1', 'layer2.0')
         >>> network.branches[2]
-        Branch(entry='conv1', exit='bn2', shortcut='downsample', preact=None, scale=None, post='act2')
+        Branch(entry='conv1', exit='bn2', shortcut='downsample', preact=None, scale=None, post='act2', skip=True)
     """
     return model if isinstance(model, ResidualNetwork) else ResidualNetwork(model)
 

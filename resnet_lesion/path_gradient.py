@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from resnet_lesion.attribution import TargetType, forward_args, select_score, single_input
 from resnet_lesion.data import Data, refuse_one_shot
-from resnet_lesion.isolation import isolated
 from resnet_lesion.linearization import Linearization, full_gradient
 from resnet_lesion.measurement import (
     Measurement,
@@ -210,7 +209,7 @@ class PathGradient(GradientAttribution):  # type: ignore[misc]  # Captum ships n
             (N,) norm of (attributions - gradient) relative to the norm of the gradient.
         """
         x, extra = single_input(inputs), forward_args(additional_forward_args)
-        with isolated(self.network.model):
+        with self.network.isolated():
             whole = full_gradient(
                 self.network,
                 self.network.to_device(x),
@@ -247,7 +246,7 @@ def carry_by_length(
         (N, ...) reduced gradients in the inputs' dtype.
     """
     x, extra, parts = single_input(inputs), forward_args(additional_forward_args), list[Tensor]()
-    with isolated(network.model):
+    with network.isolated():
         size = gradient_bytes(network.trace(x[:1]))
         n_images = max(1, gradient_budget(network, memory_limit) // (size * (max_length + 1)))
         for start in range(0, len(x), n_images):

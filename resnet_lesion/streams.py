@@ -104,7 +104,7 @@ def forward_lesions(network: ResidualNetwork, plan: Plan, inputs: Tensor, *args:
 
         return forward
 
-    with replaced_forwards(network.blocks, [at(i) for i in range(len(network))]):
+    with replaced_forwards({block.module: at(i) for i, block in enumerate(network.blocks)}):
         output = network.model(inputs, *args)
     check_run_order(ran, network.layers)
     if not isinstance(output, Tensor) or output.shape[0] != plan.n_streams[-1] * n:

@@ -11,7 +11,6 @@ from resnet_lesion.block_statistics import BlockStatistics
 from resnet_lesion.data import Data, first_images, refuse_one_shot
 from resnet_lesion.deletion import Deletion
 from resnet_lesion.effective_path import EffectivePath
-from resnet_lesion.isolation import isolated
 from resnet_lesion.network import ResidualNetwork, wrap
 from resnet_lesion.path_gradient import PathGradient
 from resnet_lesion.reorder import Reorder
@@ -56,7 +55,7 @@ def study(
     if n_deleted is None:
         n_deleted = range(1, min(20, len(network) - 1) + 1)
     bar = show_progress
-    with isolated(network.model):  # going through a shuffling loader draws from the global generator
+    with network.isolated():  # going through a shuffling loader draws from the global generator
         some = data if n_gradient_images is None else first_images(data, n_gradient_images)
     deletion, gradient = Deletion(network), PathGradient(network)
     exact = gradient.analyze(some, method="exact", show_progress=bar)

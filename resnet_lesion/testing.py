@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from resnet_lesion.block import Block
 from resnet_lesion.branch import HOW_TO
 from resnet_lesion.errors import AdapterError
-from resnet_lesion.isolation import isolated
 from resnet_lesion.network import ResidualNetwork, wrap
 from resnet_lesion.routing import route
 
@@ -56,12 +55,14 @@ def check_adapter(model: nn.Module | ResidualNetwork, inputs: Tensor) -> float:
     randomize(network.model, generator)
     before = _attachments(network.model)
     deviations = [network.verify(inputs)]
-    with isolated(network.model):
+    with network.isolated():
         block_inputs = _block_inputs(network, inputs)
         for block, x in zip(network.blocks, block_inputs, strict=True):
             signed = torch.randn(x.shape, generator=generator, dtype=x.dtype).to(x.device)
+            # without a skip there is nothing to delete the branch from, and one path only
+            checks = (_identity, _deletion, _gradient) if block.branch.skip else (_identity,)
             for value in (x, signed):
-                deviations += [check(block, value) for check in (_identity, _deletion, _gradient)]
+                deviations += [check(block, value) for check in checks]
     if _attachments(network.model) != before:
         raise AdapterError("hooks or replaced forwards were left on the model.")
     return max(deviations)
@@ -101,7 +102,7 @@ def _identity(block: Block, x: Tensor) -> float:
         y = block.module(x.clone())
         if not any(bool(residual.any()) for residual in residuals):
             raise AdapterError(f"block {block.layer!r}: the exit {block.branch.exit!r} is zero or does not run.")
-        expected = block.post(block.shortcut(x) + block.scale(residuals[0]))
+        expected = block.combine(x, residuals[0])
     return _checked(block, "block(x) is not post(shortcut(x) + scale(branch(x)))", expected, y)
 
 
