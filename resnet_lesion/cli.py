@@ -199,10 +199,12 @@ def _study(args: argparse.Namespace) -> None:
     if args.out.is_dir():
         raise IsADirectoryError(f"expected a file for --out, got the folder {str(args.out)!r}.")
     device = _device(args.device)
+    data = _dataset(args)  # before the model, whose weights may have to be downloaded
     model = _model(args).eval().to(device)
     if args.channels_last:
         model = model.to(memory_format=torch.channels_last)
-    loader, description = _loader(args, model, device)
+    _check_classes(data, int(getattr(model, "num_classes", 0)), args)
+    loader, description = _loader(args, data, model, device)
     with _autocast(device, args.amp):
         tree = study(model, loader, n_draws=args.n_draws, seed=args.seed)
     _describe(tree, description, args.command_line)
@@ -233,11 +235,16 @@ def _describe(tree: xr.DataTree, data: str, command_line: str) -> None:
 
 
 def _device(name: str | None) -> torch.device:
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"expected --device as cpu, cuda, cuda:1 or mps, got {name!r}.") from error
+    try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ValueError(f"--device {name} cannot be used here ({error}). Try --device cpu.") from error
+        raise ValueError(f"--device {name} cannot be used here: {error!s:.120}. Try --device cpu.") from error
     return device
 
 
@@ -269,7 +276,9 @@ def _model(args: argparse.Namespace) -> nn.Module:
     except RuntimeError as error:
         tags = [full.partition(".")[2] for full in timm.list_pretrained(f"{name}.*")]
         fix = f"Known tags: {', '.join(tags)}. " if tag and tags else ""
-        raise ValueError(f"{error}. {fix}Use --checkpoint FILE or --no-pretrained for other weights.") from error
+        raise ValueError(
+            f"{str(error).rstrip('.')}. {fix}Use --checkpoint FILE or --no-pretrained for other weights."
+        ) from error
     except OSError as error:
         if not pretrained or args.model.startswith("local-dir:"):
             raise
@@ -290,20 +299,23 @@ def _load(model: nn.Module, checkpoint: Path) -> None:
     try:
         load_checkpoint(model, str(checkpoint), weights_only=True)
     except Exception as error:  # whatever an unreadable or ill-fitting file makes torch, safetensors and pickle raise
+        if "weights_only" in str(error):
+            cause = "it holds pickled objects other than weights, which are not loaded."
+        elif "state_dict" in str(error):
+            cause = f"{' '.join(str(error).split()):.250}... Is --num-classes right?"
+        else:
+            cause = f"it cannot be read ({type(error).__name__})."
         raise ValueError(
-            f"{str(checkpoint)!r} does not load into the model: {error!s:.300} "
-            "Expected a state dict of this model, as safetensors or saved by torch.save; is --num-classes right?"
+            f"expected a state dict of this model, as safetensors or saved by torch.save, "
+            f"got {str(checkpoint)!r}: {cause}"
         ) from error
 
 
-def _loader(args: argparse.Namespace, model: nn.Module, device: torch.device) -> tuple[Iterable[Any], str]:
+def _loader(args: argparse.Namespace, whole: Any, model: nn.Module, device: torch.device) -> tuple[Iterable[Any], str]:
     """Return timm's loader for the data and a description of the data."""
-    whole = _dataset(args)
-    n_classes = int(getattr(model, "num_classes", 0))
-    _check_classes(whole, n_classes, args)
     dataset: Any = whole
     description = f"{args.data}, split {args.split}"
-    if not isinstance(whole, IterableDataset):
+    if indexed := not isinstance(whole, IterableDataset):
         size = len(whole)
         dataset = Subset(whole, choose_samples(size, args.num_samples, args.seed))
         description += f", a random subset of {size} images" if args.num_samples is not None else ""
@@ -321,7 +333,7 @@ def _loader(args: argparse.Namespace, model: nn.Module, device: torch.device) ->
         device=device,
         **resolve_model_data_config(model),
     )
-    if dataset is not whole:
+    if indexed:
         whole.transform = dataset.transform  # timm put it on the subset, which does not look at it
     return loader, description
 
@@ -354,8 +366,9 @@ def _dataset(args: argparse.Namespace) -> Any:
             **options,
         )
     except (RuntimeError, AssertionError) as error:
-        fix = " Pass --download to get it." if prefix == "torch" and not args.download else ""
-        raise ValueError(f"--data {args.data}: {error}.{fix}") from error
+        missing = prefix == "torch" and not args.download and "not found" in str(error)
+        fix = " Pass --download to get it." if missing else ""
+        raise ValueError(f"--data {args.data}: {str(error).rstrip('.')}.{fix}") from error
 
 
 class _Digits(TensorDataset):

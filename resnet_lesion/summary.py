@@ -65,12 +65,12 @@ def summarise(result: xr.Dataset | xr.DataTree) -> str:
     if not datasets:
         return "The result is empty: no group holds a variable."
     parts: list[str] = []
-    source = ""
+    known: dict[str, object] = {}
     for group, dataset in datasets:
-        header = _source(dataset.attrs)
-        if header != source:  # the groups of a study share it
-            parts.append(header)
-            source = header
+        source = _source(dataset.attrs)
+        new = {name: value for name, value in source.items() if known.get(name) != value}  # a study's groups share most
+        known |= source
+        parts.append("\n".join(f"{name:<9} {value}" for name, value in new.items()))
         title = dataset.attrs.get("title", "")
         parts.append("\n".join([" - ".join(filter(None, [group, title])) or "Dataset", *_body(dataset)]))
     return "\n\n".join(filter(None, parts))
@@ -194,7 +194,7 @@ _FINDINGS: dict[tuple[str, ...], Callable[[xr.Dataset], str]] = {
 }
 
 
-def _source(attrs: dict[Any, Any]) -> str:
+def _source(attrs: dict[Any, Any]) -> dict[str, object]:
     """Say where a result came from."""
     versions = attrs.get("versions")
     dtype = [attrs.get("device"), attrs.get("dtype")]
@@ -208,7 +208,7 @@ def _source(attrs: dict[Any, Any]) -> str:
         "device": ", ".join(str(part) for part in dtype if part),
         "versions": ", ".join(f"{k} {v}" for k, v in json.loads(versions).items()) if versions else None,
     }
-    return "\n".join(f"{name:<9} {value}" for name, value in lines.items() if value)
+    return {name: value for name, value in lines.items() if value}
 
 
 def _body(dataset: xr.Dataset) -> list[str]:
@@ -250,9 +250,9 @@ def _draws_table(dataset: xr.Dataset, dim: str) -> list[str]:
     return _table(rows)
 
 
-def _profile_table(dataset: xr.Dataset, dim: str) -> list[str]:
-    """Tabulate every number along one dimension."""
-    columns = [str(name) for name, array in dataset.data_vars.items() if array.dims == (dim,)]
+def _profile_table(dataset: xr.Dataset, dim: str, *leave_out: str) -> list[str]:
+    """Tabulate every number along one dimension, but for some."""
+    columns = [str(name) for name, array in dataset.data_vars.items() if array.dims == (dim,) and name not in leave_out]
     columns = [name for name in columns if dataset[name].dtype.kind in "iuf"]
     rows = [[dim, *columns]]
     for i in _spread(dataset.sizes[dim], _ROWS + 4):
@@ -273,6 +273,9 @@ _TABLES: dict[tuple[str, ...], Callable[[xr.Dataset], list[str]]] = {
     ("error", "n_swaps"): lambda dataset: _draws_table(dataset, "n_swaps"),
     ("error", "layer"): lambda dataset: _error_table(dataset, "layer", ranked=True),
     ("error", "lesion"): lambda dataset: _error_table(dataset, "lesion", ranked=False),
+    ("path_fraction", "path_length"): lambda dataset: _profile_table(
+        dataset, "path_length", "path_count", "mean_gradient_norm", "sum_gradient_norm"
+    ),
     ("sum_gradient_norm", "path_length"): lambda dataset: _profile_table(dataset, "path_length"),
     ("mean_gradient_norm", "path_length"): lambda dataset: _profile_table(dataset, "path_length"),
     ("branch_to_skip_ratio", "layer"): lambda dataset: _profile_table(dataset, "layer"),
