@@ -6,10 +6,13 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # before timm is imported
 
 import pytest
 import torch
-from hypothesis import settings
+from hypothesis import Phase, settings
 
 torch.set_num_threads(1)
-settings.register_profile("tests", derandomize=True, deadline=None, database=None, max_examples=10)
+# without shrinking, which takes minutes here: the examples are small as they are
+settings.register_profile(
+    "tests", derandomize=True, deadline=None, database=None, max_examples=10, phases=(Phase.explicit, Phase.generate)
+)
 settings.load_profile("tests")
 
 
