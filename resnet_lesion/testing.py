@@ -17,7 +17,8 @@ from resnet_lesion.errors import AdapterError
 from resnet_lesion.network import ResidualNetwork, wrap
 from resnet_lesion.routing import route
 
-TOLERANCE = 1e-12
+# wrong adapters are off by far more; some of timm's norms (EvoNorm, FRN) compute in single precision whatever they get
+TOLERANCE = 1e-6
 
 
 def check_adapter(model: nn.Module | ResidualNetwork, inputs: Tensor) -> float:
@@ -39,7 +40,7 @@ def check_adapter(model: nn.Module | ResidualNetwork, inputs: Tensor) -> float:
         inputs: What the model takes, (N, ...).
 
     Returns:
-        The largest relative deviation seen, of the order of 1e-16.
+        The largest relative deviation seen: of the order of 1e-16, or 1e-8 if a norm computes in single precision.
 
     Raises:
         AdapterError: If a check fails; it names the block and the check.

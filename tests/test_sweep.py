@@ -39,4 +39,4 @@ def test_every_network_is_known_and_one_of_each_structure_is_checked():
     assert len(smallest) > 20
     for _, name in smallest.values():
         model: nn.Module = timm.create_model(name, num_classes=10)
-        assert check_adapter(model, torch.randn(1, 3, 64, 64)) < 1e-12, name
+        assert check_adapter(model, torch.randn(1, 3, 64, 64)) < 1e-6, name

@@ -1,8 +1,11 @@
 import dataclasses
+from functools import partial
 
 import models
 import pytest
 import torch
+from timm.layers import FilterResponseNormTlu2d, create_conv2d
+from timm.models import resnetv2
 from torch.nn import functional as F
 
 import resnet_lesion as rl
@@ -14,6 +17,14 @@ def test_our_own_adapters_are_right(name):
     case = models.CASES[name]
     # fresh, as a user has it: many of timm's branches are zero then
     assert check_adapter(case.build(), models.images(2, case.shape)) < 1e-12
+
+
+def test_a_norm_that_computes_in_single_precision_is_no_mistake():
+    norm = partial(FilterResponseNormTlu2d, eps=1e-3)
+    model = resnetv2.ResNetV2(
+        [1, 1], channels=(8, 8), stem_chs=8, num_classes=5, conv_layer=create_conv2d, norm_layer=norm
+    )
+    assert 1e-12 < check_adapter(model, models.images(2, (3, 32, 32))) < 1e-6
 
 
 def test_the_model_is_left_alone():
