@@ -1,0 +1,45 @@
+"""Blocks of ``timm.models.vision_transformer``: ViT, DeiT, SigLIP, DINO, hybrids, ...
+
+A block adds two branches, so it is two blocks here: ``blocks.0.attn`` and ``blocks.0.mlp``.
+"""
+
+from __future__ import annotations
+
+from timm.models.vision_transformer import (
+    Block,
+    DiffParallelScalingBlock,
+    ParallelScalingBlock,
+    ResPostBlock,
+)
+
+from resnet_lesion import Branch, Chain, Residual, register_adapter
+
+
+@register_adapter(Block)
+def pre_norm(block: Block) -> Chain:
+    """``x + drop_path1(ls1(attn(norm1(x))))``, then ``x + drop_path2(ls2(mlp(norm2(x))))``."""
+    return Chain(
+        block,
+        {
+            "attn": Residual(block.norm1, block.attn, block.ls1, block.drop_path1),
+            "mlp": Residual(block.norm2, block.mlp, block.ls2, block.drop_path2),
+        },
+    )
+
+
+@register_adapter(ResPostBlock)
+def post_norm(block: ResPostBlock) -> Chain:
+    """``x + drop_path1(norm1(attn(x)))``, then ``x + drop_path2(norm2(mlp(x)))``."""
+    return Chain(
+        block,
+        {
+            "attn": Residual(block.attn, block.norm1, block.drop_path1),
+            "mlp": Residual(block.mlp, block.norm2, block.drop_path2),
+        },
+    )
+
+
+@register_adapter(ParallelScalingBlock, DiffParallelScalingBlock)
+def parallel_scaling(_block: ParallelScalingBlock | DiffParallelScalingBlock) -> Branch:
+    """``x + drop_path(ls(...in_norm(x)))``: attention and MLP share one branch."""
+    return Branch(entry="in_norm", exit="drop_path")
