@@ -286,8 +286,7 @@ def layer_gradient(dataset: xr.Dataset, ax: Axes | None = None) -> Axes:
     array = dataset["layer_gradient_norm"]
     norm = mean_over_draws(array, "layer", "path_length").transpose("layer", "path_length")
     positive = norm.values[norm.values > 0]
-    high = positive.max(initial=np.finfo(float).tiny)
-    lowest = positive.min(initial=high)
+    high, lowest = (positive.max(), positive.min()) if positive.size else (1.0, 1.0)
     low = max(lowest, high * 10.0**-_DECADES)
     image = ax.pcolormesh(
         norm["path_length"].values,

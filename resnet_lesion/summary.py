@@ -153,7 +153,8 @@ def _effective_range(dataset: xr.Dataset, prefix: str) -> str:
     held, paths = (
         percent(float(dataset[name].sel(path_length=slice(low, high)).sum())) for name in (names[2], "path_fraction")
     )
-    return f"{held} of the gradient passes {low} to {high} blocks ({paths} of the paths)"
+    blocks = _blocks(low) if low == high else f"{low} to {high} blocks"
+    return f"{held} of the gradient passes {blocks} ({paths} of the paths)"
 
 
 def _sampled(dataset: xr.Dataset) -> str:
@@ -265,7 +266,7 @@ def _variables(dataset: xr.Dataset) -> list[str]:
     rows = [["variable", "over", "what it is"]]
     for name, array in dataset.data_vars.items():
         rows.append([str(name), ", ".join(map(str, array.dims)), str(array.attrs.get("long_name", ""))])
-    return _table(rows)
+    return _table(rows, str.ljust)
 
 
 _TABLES: dict[tuple[str, ...], Callable[[xr.Dataset], list[str]]] = {
@@ -282,11 +283,14 @@ _TABLES: dict[tuple[str, ...], Callable[[xr.Dataset], list[str]]] = {
 }
 
 
-def _table(rows: Sequence[Sequence[str]]) -> list[str]:
+def _table(rows: Sequence[Sequence[str]], justify: Callable[[str, int], str] = str.rjust) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
     for first, *others in rows:
-        cells = [first.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True))]
+        cells = [
+            first.ljust(widths[0]),
+            *(justify(cell, width) for cell, width in zip(others, widths[1:], strict=True)),
+        ]
         lines.append(("  " + "  ".join(cells)).rstrip())
     return lines
 
