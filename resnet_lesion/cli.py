@@ -299,12 +299,9 @@ def _load(model: nn.Module, checkpoint: Path) -> None:
     try:
         load_checkpoint(model, str(checkpoint), weights_only=True)
     except Exception as error:  # whatever an unreadable or ill-fitting file makes torch, safetensors and pickle raise
-        if "weights_only" in str(error):
-            cause = "it holds pickled objects other than weights, which are not loaded."
-        elif "state_dict" in str(error):
+        cause = f"it does not hold plain weights, and nothing else is unpickled ({type(error).__name__})."
+        if "state_dict" in str(error):
             cause = f"{' '.join(str(error).split()):.250}... Is --num-classes right?"
-        else:
-            cause = f"it cannot be read ({type(error).__name__})."
         raise ValueError(
             f"expected a state dict of this model, as safetensors or saved by torch.save, "
             f"got {str(checkpoint)!r}: {cause}"

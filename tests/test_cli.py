@@ -1,0 +1,302 @@
+import matplotlib
+
+matplotlib.use("Agg")
+
+import json
+
+import numpy as np
+import pytest
+import safetensors.torch
+import synthetic
+import timm
+import torch
+import xarray as xr
+from matplotlib.image import imread
+from PIL import Image
+
+import resnet_lesion as rl
+from resnet_lesion import cli
+from resnet_lesion.digits import load_digits
+
+MODEL = "cifar_preactresnet110"
+
+# timm leaves the closing of image files to the garbage collector
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Three digits of each class as image files, sorted by class as such folders are."""
+    root = tmp_path_factory.mktemp("digits") / "validation"
+    inputs, targets = load_digits("test")
+    for label in range(10):
+        (root / str(label)).mkdir(parents=True)
+        for i, image in enumerate(inputs[targets == label][:3]):
+            pixels = ((image.permute(1, 2, 0) + 1) * 127.5).round().byte().numpy()
+            Image.fromarray(pixels).save(root / str(label) / f"{i}.png")
+    return root.parent
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Leave out most of the work of a study, but none of what the command does for it."""
+
+    def few(model, data, *, n_draws, seed):
+        options = {"n_deleted": [3], "n_draws": n_draws, "seed": seed, "show_progress": False}
+        return xr.DataTree.from_dict({"deletion": rl.Deletion(model).analyze(data, **options)})
+
+    monkeypatch.setattr(cli, "study", few)
+
+
+@pytest.fixture
+def result(tmp_path):
+    rl.save(synthetic.tree(), tmp_path / "result.nc")
+    return tmp_path / "result.nc"
+
+
+def run(*args):
+    return cli.main([str(arg) for arg in args])
+
+
+def study(folder, out, *args):
+    assert run("study", MODEL, "--data", folder, "--out", out, "--workers", 0, "--n-draws", 1, *args) == 0
+    return rl.open(out)
+
+
+def test_study_analyses_what_timms_loader_reads(folder, tmp_path, quick, capsys):
+    tree = study(folder, tmp_path / "out.nc")
+    images = [torch.tensor(imread(path)[..., :3]) for path in sorted(folder.rglob("*.png"))]
+    inputs = (torch.stack(images).permute(0, 3, 1, 2) - 0.5) / 0.5
+    data = inputs, torch.arange(30) // 3
+    model = timm.create_model(MODEL, pretrained=True)
+    expected = rl.Deletion(model).analyze(data, n_deleted=3, n_draws=1, show_progress=False)
+    xr.testing.assert_equal(tree["deletion"].correct, expected.correct)
+    assert int(tree["deletion"].total) == 30
+    np.testing.assert_allclose(tree["deletion"].loss, expected.loss, rtol=1e-4)
+    output = capsys.readouterr().out
+    assert "model     cifar_preactresnet110.digits\n" in output
+    assert output.endswith(f"Written to {tmp_path / 'out.nc'}. Next: resnet-lesion plot {tmp_path / 'out.nc'}\n")
+
+
+def test_study_says_what_it_did(folder, tmp_path, quick):
+    tree = study(folder, tmp_path / "out.nc", "--num-samples", 4, "--seed", 3)
+    attrs = tree["deletion"].attrs
+    assert attrs["data"] == f"4 images of shape 3x8x8 from {folder}, split validation, a random subset of 30 images"
+    created, _, command = tree.attrs["history"].partition(": ")
+    assert created == attrs["created"]
+    assert command.startswith(f"resnet-lesion study {MODEL} --data {folder} --out ")
+    assert json.loads(attrs["options"])["seed"] == 3
+
+
+def test_num_samples_is_a_random_subset_that_the_seed_reproduces(folder, tmp_path, quick):
+    one, same, other = (
+        study(folder, tmp_path / "out.nc", "--num-samples", 6, "--seed", seed)["deletion"].to_dataset()
+        for seed in (1, 1, 2)
+    )
+    assert int(one.total) == 6
+    xr.testing.assert_equal(one, same)
+    assert float(one.baseline_loss) != float(other.baseline_loss)
+
+
+def test_a_whole_folder_comes_in_random_order_so_that_gradients_see_several_classes(folder, monkeypatch, tmp_path):
+    seen = []
+
+    def first_batch(model, loader, **_):
+        seen.extend(next(iter(loader))[1].tolist())
+        return synthetic.tree()
+
+    monkeypatch.setattr(cli, "study", first_batch)
+    study(folder, tmp_path / "out.nc", "--batch-size", 10)
+    assert len(seen) == 10
+    assert len(set(seen)) > 5
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_study_of_the_digits(split, tmp_path, quick):
+    tree = study("digits", tmp_path / "out.nc", "--split", split, "--num-samples", 8)
+    assert int(tree["deletion"].total) == 8
+    assert tree["deletion"].attrs["data"] == (
+        f"8 images of shape 3x8x8 from digits, split {split}, a random subset of {len(load_digits(split)[0])} images"
+    )
+
+
+def test_study_of_a_named_data_set(folder, tmp_path, quick):
+    tree = study("torch/image_folder", tmp_path / "out.nc", "--data-dir", folder, "--num-samples", 5)
+    assert int(tree["deletion"].total) == 5
+
+
+def test_class_map_says_which_folder_is_which_output(folder, tmp_path, quick):
+    # "nine" sorts before "one": without the map the labels would be wrong
+    names = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+    renamed = tmp_path / "renamed"
+    renamed.mkdir()
+    for label in (1, 9):
+        (renamed / names[label]).symlink_to(folder / "validation" / str(label))
+    (tmp_path / "names.txt").write_text("\n".join(names))
+    tree = study(renamed, tmp_path / "out.nc", "--class-map", tmp_path / "names.txt")
+    assert int(tree["deletion"].total) == 6
+    assert int(tree["deletion"].baseline_correct) == 6
+
+
+def test_numeric_options_reach_the_model(folder, tmp_path, quick):
+    tree = study(folder, tmp_path / "out.nc", "--num-samples", 4, "--amp", "--channels-last", "--device", "cpu")
+    assert tree["deletion"].attrs["autocast"] == "bfloat16"
+    assert tree["deletion"].attrs["device"] == "cpu"
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "pth"])
+def test_study_of_a_checkpoint(folder, tmp_path, quick, suffix):
+    model = timm.create_model(MODEL, num_classes=3)
+    path = tmp_path / f"weights.{suffix}"
+    state = model.state_dict()
+    safetensors.torch.save_file(state, path) if suffix == "safetensors" else torch.save({"state_dict": state}, path)
+    three = tmp_path / "three"
+    three.mkdir()
+    for label in "123":
+        (three / label).symlink_to(folder / "validation" / label)
+    tree = study(three, tmp_path / "out.nc", "--checkpoint", path, "--num-classes", 3)
+    assert tree["deletion"].attrs["weights_sha256"] == rl.results.weights_hash(model)
+    assert tree["deletion"].attrs["n_classes"] == 3
+
+
+def test_random_weights_are_remarked_on(folder, tmp_path, quick, capsys):
+    study(folder, tmp_path / "out.nc", "--no-pretrained", "--num-samples", 4)
+    assert "note: with random weights" in capsys.readouterr().err
+
+
+DATA = ("--data", "digits", "--out", "out.nc")
+WRONG = [
+    (("show", "none.nc"), "there is no file 'none.nc'"),
+    (("show", "text.nc"), "expected a netCDF file, got 'text.nc'"),
+    (("plot", "text.nc"), "expected a netCDF file, got 'text.nc'"),
+    (("plot", "stranger.nc"), "nothing to draw: its variables are ['x']"),
+    (("demo", "--out", "text.nc"), "expected a folder to write to, got the file 'text.nc'"),
+    (("demo", "--num-samples", "541"), "expected a number of samples from 1 to 540, all images there are, got 541"),
+    (("study", "resnet81", *DATA), "timm has no model 'resnet81'. Did you mean 'resnet18'"),
+    (("study", "zzz", *DATA), "timm has no model 'zzz'. timm.list_models('*resnet*') lists those there are."),
+    (("study", "resnet18.a9", *DATA), "Invalid pretrained tag (a9) for resnet18. Known tags: a1_in1k, "),
+    (("study", "local-dir:none", *DATA), "Config file not found: none/config.json"),
+    (("study", "resnet33ts", *DATA), "the pretrained weights of resnet33ts could not be loaded"),
+    (("study", MODEL, *DATA, "--num-classes", "5"), "replaces the trained classifier by a random one"),
+    (("study", MODEL, *DATA, "--checkpoint", "none.pth"), "there is no file 'none.pth' for --checkpoint"),
+    (("study", MODEL, *DATA, "--checkpoint", "text.nc"), "got 'text.nc': it does not hold plain weights"),
+    (("study", MODEL, *DATA, "--checkpoint", "other.pth"), "Is --num-classes right?"),
+    (("study", MODEL, *DATA, "--checkpoint", "object.pth"), "nothing else is unpickled"),
+    (("study", MODEL, *DATA, "--checkpoint", "other.pth", "--no-pretrained"), "got both"),
+    (("study", MODEL, *DATA, "--device", "tpu9"), "expected --device as cpu, cuda, cuda:1 or mps, got 'tpu9'"),
+    (("study", MODEL, *DATA, "--device", "cuda:99"), "--device cuda:99 cannot be used here"),
+    (("study", MODEL, *DATA, "--split", "spare"), "expected --split train or test for the digits, got 'spare'"),
+    (("study", MODEL, *DATA, "--num-samples", "541"), "expected a number of samples from 1 to 540"),
+    (("study", "resnet18", "--no-pretrained", *DATA), "the data has 10 classes and the model 1000 outputs"),
+    (("study", "densenet121", "--no-pretrained", "--num-classes", "10", *DATA), "no residual block"),
+    (("study", MODEL, "--data", "none", "--out", "out.nc"), "got 'none', which is none of these"),
+    (("study", MODEL, "--data", "empty", "--out", "out.nc"), "--data empty: Found 0 images"),
+    (("study", MODEL, "--data", "torch/cifar10", "--out", "out.nc"), "--data torch/cifar10 needs --data-dir DIR"),
+    (("study", MODEL, "--data", "torch/cifar10", "--data-dir", "empty", "--out", "o.nc"), "Pass --download to get it."),
+    (
+        ("study", MODEL, "--data", "torch/zzz", "--data-dir", "empty", "--out", "o.nc"),
+        "Unknown torchvision dataset zzz",
+    ),
+    (("study", MODEL, "--data", "digits", "--out", "none/out.nc"), "the folder 'none' of --out does not exist"),
+    (("study", MODEL, "--data", "digits", "--out", "empty"), "expected a file for --out, got the folder 'empty'"),
+]
+
+
+class Smuggled:
+    def __reduce__(self):
+        return print, ("this must not run",)
+
+
+@pytest.mark.parametrize(("args", "message"), WRONG, ids=[" ".join(args[:6]) for args, _ in WRONG])
+# torch warns of the pickle protocol that a hand-made checkpoint has
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+def test_bad_input_gives_one_line_and_exit_code_2(args, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.nc").write_text("not netCDF")
+    (tmp_path / "empty").mkdir()
+    rl.save(xr.Dataset({"x": ("y", ["a"])}), tmp_path / "stranger.nc")
+    torch.save({"head.fc.weight": torch.zeros(3, 64, 1, 1)}, tmp_path / "other.pth")
+    torch.save({"state_dict": Smuggled()}, tmp_path / "object.pth")
+    assert run(*args) == 2
+    captured = capsys.readouterr()
+    lines = [line for line in captured.err.splitlines() if not line.startswith("note: with random weights")]
+    assert len(lines) == 1
+    assert lines[0].startswith("resnet-lesion: ")
+    assert message in lines[0]
+    assert "must not run" not in captured.out
+    assert not (tmp_path / "out.nc").exists()
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ((), "the following arguments are required: COMMAND"),
+        (("paint",), "invalid choice: 'paint'"),
+        (("study", MODEL), "the following arguments are required: --out, --data"),
+        (("demo", "--n-draws", "0"), "argument --n-draws: expected a whole number >= 1, got '0'"),
+        (("demo", "--seed", "x"), "argument --seed: expected a whole number >= 0, got 'x'"),
+    ],
+)
+def test_bad_usage_gives_exit_code_2(args, message, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        run(*args)
+    assert exit_.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["demo", "study", "show", "plot"])
+def test_help_shows_an_example(command, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        run(command, "--help")
+    assert exit_.value.code == 0
+    assert f"\n  resnet-lesion {command} " in capsys.readouterr().out.partition("\nexample")[2]
+
+
+def test_help_gives_defaults(capsys):
+    with pytest.raises(SystemExit):
+        run("study", "--help")
+    output = " ".join(capsys.readouterr().out.split())
+    assert "seed of everything random (default: 0)" in output
+    assert "images in a batch (default: 64)" in output
+    assert "None" not in output
+    assert "False" not in output
+
+
+def test_debug_shows_the_traceback(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        run("show", tmp_path / "none.nc", "--debug")
+
+
+def raising(error):
+    def raise_(*_, **__):
+        raise error
+
+    return raise_
+
+
+def test_other_errors_and_interruptions_have_their_own_exit_codes(result, monkeypatch, capsys):
+    monkeypatch.setattr(cli, "summarise", raising(ZeroDivisionError("something\nodd")))
+    assert run("show", result) == 1
+    assert capsys.readouterr().err == "resnet-lesion: ZeroDivisionError: something odd (--debug shows where)\n"
+    monkeypatch.setattr(cli, "summarise", raising(KeyboardInterrupt))
+    assert run("show", result) == 130
+    assert capsys.readouterr().err == "resnet-lesion: interrupted\n"
+
+
+def test_show(result, capsys):
+    assert run("show", result) == 0
+    assert capsys.readouterr().out.startswith("model     tiny.test\n")
+
+
+@pytest.mark.parametrize("out", [None, "elsewhere"])
+def test_plot(tmp_path, capsys, out):
+    rl.save(synthetic.deletion(), tmp_path / "one.nc")
+    options = [] if out is None else ["--out", tmp_path / out]
+    assert run("plot", tmp_path / "one.nc", *options) == 0
+    expected = tmp_path / (out or "one-figures") / "error_by_block.png"
+    assert capsys.readouterr().out == f"{expected}\n"
+    with Image.open(expected) as image:
+        assert image.size == (1200, 675)

@@ -1,0 +1,61 @@
+import matplotlib
+
+matplotlib.use("Agg")
+
+import pytest
+
+import resnet_lesion as rl
+from resnet_lesion import cli, demo
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    monkeypatch.setattr(demo, "_N_DELETED", (1, 10))
+    monkeypatch.setattr(demo, "_N_SWAPS", (1, 24))
+    monkeypatch.setattr(demo, "_N_PATHS", 2)
+    monkeypatch.setattr(demo, "_N_GRADIENT_IMAGES", 2)
+
+
+def test_demo_writes_one_file_and_figures_and_says_what_they_show(tmp_path, quick, capsys):
+    out = tmp_path / "new" / "folder"
+    assert cli.main(["demo", "--out", str(out), "--num-samples", "20", "--n-draws", "2", "--seed", "4"]) == 0
+    tree = rl.open(out / "study.nc")
+    deletion = tree["deletion"].to_dataset()
+    assert deletion.sizes["layer"] == 54
+    assert int(deletion.total) == 20
+    assert deletion.attrs["model"] == "cifar_preactresnet110.digits"
+    assert deletion.attrs["data"] == "20 images of shape 3x8x8 from scikit-learn's digits, test split"
+    figures = {path.stem.partition("-")[2] for path in out.glob("*.png")}
+    assert figures >= {
+        "error_by_block",
+        "error_by_number_deleted",
+        "error_by_kendall_tau",
+        "remaining_paths",
+        "path_lengths",
+        "mean_gradient_by_length",
+        "effective_paths",
+        "layer_gradient",
+    }
+    *lines, files = capsys.readouterr().out.splitlines()
+    subjects = ["One block deleted", "Many blocks deleted", "Paths left", "Blocks swapped", "Effective paths"]
+    assert [line.startswith(subject) for line, subject in zip(lines, subjects, strict=True)] == [True] * 5
+    assert str(out) in files
+    # what is said is what was measured
+    worst = deletion.error.max().item()
+    layer = deletion.layer[int(deletion.error.argmax("layer"))].item()
+    assert lines[0].endswith(f"the worst is {100 * worst:.3g} %, without {layer}.")
+    assert lines == demo.demo_findings(tree)
+
+
+def test_the_same_seed_chooses_the_same_samples():
+    chosen = demo.choose_samples(540, 50, seed=1)
+    assert chosen == demo.choose_samples(540, 50, seed=1)
+    assert chosen != demo.choose_samples(540, 50, seed=2)
+    assert len(set(chosen)) == 50
+    assert sorted(demo.choose_samples(7, None, seed=0)) == list(range(7))
+
+
+@pytest.mark.parametrize("num_samples", [0, -1, 8])
+def test_there_are_only_so_many_samples(num_samples):
+    with pytest.raises(ValueError, match=f"from 1 to 7, all images there are, got {num_samples}"):
+        demo.choose_samples(7, num_samples, seed=0)
