@@ -11,7 +11,7 @@ from hypothesis import Phase, settings
 torch.set_num_threads(1)
 # without shrinking, which takes minutes here: the examples are small as they are
 settings.register_profile(
-    "tests", derandomize=True, deadline=None, database=None, max_examples=10, phases=(Phase.explicit, Phase.generate)
+    "tests", derandomize=True, deadline=None, database=None, max_examples=8, phases=(Phase.explicit, Phase.generate)
 )
 settings.load_profile("tests")
 

@@ -40,31 +40,40 @@ def kinds(model: nn.Module, inputs: Tensor) -> list[Kind]:
     return found
 
 
-def lesioned(model: nn.Module, case: Case, row: Iterable[int]) -> nn.Module:
-    """Copy the model, put the blocks where the row says, and let the branches of deleted ones return zeros.
-
-    A block is deleted by a hook on the last module of its branch; blocks are moved by assigning the entries of
-    ``_modules`` anew. A deleted block is a copy of its own, since the same block may run elsewhere.
-    """
-    model = copy.deepcopy(model)
-    names = layers(model)
-    blocks = [model.get_submodule(name) for name in names]
-    for position, (name, index) in enumerate(zip(names, row, strict=True)):
-        if index >= 0:
-            block = blocks[index]
-        else:
-            block = copy.deepcopy(blocks[position])
-            # fresh zeros: what the hook returns may be overwritten by the addition
-            exit_of(block, case).register_forward_hook(lambda _module, _args, output: torch.zeros_like(output))
+def put(model: nn.Module, names: Iterable[str], blocks: Iterable[nn.Module]) -> None:
+    """Assign the entries of ``_modules`` anew."""
+    for name, block in zip(names, blocks, strict=True):
         parent, _, child = name.rpartition(".")
         model.get_submodule(parent)._modules[child] = block
-    return model
+
+
+def without_branch(block: nn.Module, case: Case) -> nn.Module:
+    """Delete a block by a hook on the last module of its branch: on a copy, since the block may run elsewhere too."""
+    block = copy.deepcopy(block)
+    # fresh zeros: what the hook returns may be overwritten by the addition
+    exit_of(block, case).register_forward_hook(lambda _module, _args, output: torch.zeros_like(output))
+    return block
+
+
+def lesioned(model: nn.Module, case: Case, row: Iterable[int], inputs: Tensor) -> Tensor:
+    """Run the model with the blocks where the row says, those of -1 without their branch."""
+    names = layers(model)
+    blocks = [model.get_submodule(name) for name in names]
+    try:
+        put(
+            model,
+            names,
+            [blocks[i] if i >= 0 else without_branch(own, case) for own, i in zip(blocks, row, strict=True)],
+        )
+        with torch.no_grad():
+            return model(inputs)
+    finally:
+        put(model, names, blocks)
 
 
 def logits(model: nn.Module, case: Case, rows: Iterable[Iterable[int]], inputs: Tensor) -> Tensor:
     """Run the model under one lesion after another: (n_rows, N, n_classes)."""
-    with torch.no_grad():
-        return torch.stack([lesioned(model, case, row)(inputs) for row in rows])
+    return torch.stack([lesioned(model, case, row, inputs) for row in rows])
 
 
 def counts(model: nn.Module, scores: Tensor, inputs: Tensor, targets: Tensor) -> dict[str, np.ndarray]:

@@ -232,6 +232,15 @@ def swapped(block):
     return rl.Chain(block, dict(reversed(mixer(block).links.items())))
 
 
+class Misfit(Mixer):
+    """Its adapter names a layer that takes another number of channels."""
+
+
+@rl.register_adapter(Misfit)
+def misfit(block):
+    return rl.Chain(block, {"mix": rl.Residual(block.norm1, block.mix), "mlp": rl.Residual(block.mlp[2])})
+
+
 class Incomplete(Mixer):
     """Its adapter forgets the second branch."""
 
@@ -241,10 +250,17 @@ def incomplete(block):
     return rl.Chain(block, {"mix": rl.Residual(block.norm1, block.mix)})
 
 
-@pytest.mark.parametrize("block", [Swapped, Incomplete])
-def test_wrong_chains_are_caught(block):
+@pytest.mark.parametrize(
+    ("block", "message"),
+    [
+        (Swapped, r"Swapped does not compute the links \['mlp', 'mix'\] one after another"),
+        (Incomplete, r"Incomplete does not compute the links \['mix'\] one after another"),
+        (Misfit, r"Misfit cannot run the links \['mix', 'mlp'\] one after another"),
+    ],
+)
+def test_wrong_chains_are_caught(block, message):
     model = models.randomised(Transformer(block)).double()
-    with pytest.raises(rl.AdapterError, match=rf"{block.__name__} does not compute the links \['m"):
+    with pytest.raises(rl.AdapterError, match=message):
         rl.wrap(model).verify(models.images(2, (TOKENS, 4)))
 
 

@@ -90,7 +90,7 @@ def test_features():
 def test_deleting_late_blocks_hardly_hurts(trained):
     """Deletion on the trained network shows what the paper shows: no single late block matters, the first do."""
     inputs, targets = load_digits("test")
-    result = rl.Deletion(trained).analyze((inputs[:100], targets[:100]), show_progress=False)
+    result = rl.Deletion(trained).analyze((inputs[:60], targets[:60]), show_progress=False)
     assert float(result.baseline_error) < 0.05
     assert float(result.error[-10:].max()) < 0.1
     assert float(result.error[0]) > 0.3
