@@ -326,6 +326,8 @@ class ResidualNetwork:
             yield
 
     def _verify_chains(self, inputs: Tensor) -> list[float]:
+        if not self._chains:
+            return []
         seen: list[tuple[Chain, Tensor, Tensor]] = []
 
         def keep(chain: Chain, _module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
@@ -334,10 +336,16 @@ class ResidualNetwork:
         with ExitStack() as stack:
             for chain in self._chains:
                 stack.callback(chain.module.register_forward_hook(partial(keep, chain)).remove)
-            self.model(inputs)
+            self._run(inputs)
         deviations = []
         for chain, x, y in seen:
-            difference, size = float((chain(x) - y).abs().max()), float(y.abs().max())
+            try:
+                difference, size = float((chain(x) - y).abs().max()), float(y.abs().max())
+            except RuntimeError as error:
+                raise AdapterError(
+                    f"{type(chain.module).__name__} cannot run the links {list(chain.links)} one after another: {error}. "
+                    f"Correct its adapter; see {HOW_TO}."
+                ) from error
             deviations.append(difference / size if size else difference)
             if not deviations[-1] <= 16 * torch.finfo(y.dtype).eps:
                 raise AdapterError(
@@ -345,6 +353,17 @@ class ResidualNetwork:
                     f"relative deviation {deviations[-1]:.3g}. Correct its adapter; see {HOW_TO}."
                 )
         return deviations
+
+    def _run(self, inputs: Tensor, *args: object) -> object:
+        try:
+            return self.model(inputs, *args)
+        except (AdapterError, torch.OutOfMemoryError):
+            raise
+        except (RuntimeError, AssertionError) as error:
+            raise ValueError(
+                f"the model does not take inputs of shape {tuple(inputs.shape)}: {error}. "
+                f"Expected (N, channels, height, width) as the model was built for{_expected_input(self.model)}."
+            ) from error
 
     def _watched(self, inputs: Tensor, note: _Note, *args: object) -> object:
         ran, versions = list[int](), dict[int, int]()
@@ -367,15 +386,7 @@ class ResidualNetwork:
             for i, block in enumerate(self.blocks):
                 stack.callback(block.module.register_forward_pre_hook(partial(before, i), with_kwargs=True).remove)
                 stack.callback(block.module.register_forward_hook(partial(after, i)).remove)
-            try:
-                output = self.model(inputs, *args)
-            except (AdapterError, torch.OutOfMemoryError):
-                raise
-            except (RuntimeError, AssertionError) as error:
-                raise ValueError(
-                    f"the model does not take inputs of shape {tuple(inputs.shape)}: {error}. "
-                    f"Expected (N, channels, height, width) as the model was built for{_expected_input(self.model)}."
-                ) from error
+            output = self._run(inputs, *args)
         check_run_order(ran, self.layers)
         return output
 
