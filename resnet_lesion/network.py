@@ -343,7 +343,7 @@ class ResidualNetwork:
                 difference, size = float((chain(x) - y).abs().max()), float(y.abs().max())
             except RuntimeError as error:
                 raise AdapterError(
-                    f"{type(chain.module).__name__} cannot run the links {list(chain.links)} one after another: {error}. "
+                    f"{type(chain.module).__name__} cannot run the links {list(chain.links)} in a row: {error}. "
                     f"Correct its adapter; see {HOW_TO}."
                 ) from error
             deviations.append(difference / size if size else difference)

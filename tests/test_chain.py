@@ -255,7 +255,7 @@ def incomplete(block):
     [
         (Swapped, r"Swapped does not compute the links \['mlp', 'mix'\] one after another"),
         (Incomplete, r"Incomplete does not compute the links \['mix'\] one after another"),
-        (Misfit, r"Misfit cannot run the links \['mix', 'mlp'\] one after another"),
+        (Misfit, r"Misfit cannot run the links \['mix', 'mlp'\] in a row"),
     ],
 )
 def test_wrong_chains_are_caught(block, message):
