@@ -503,7 +503,9 @@ def _points_by_layer(
 ) -> None:
     x = np.arange(dataset.sizes["layer"])
     projects = dataset["is_downsampling"].values.astype(bool) if "is_downsampling" in dataset.coords else x < 0
-    kinds = [(~projects, "o", _BLUE, "identity shortcut"), (projects, "s", _VERMILLION, "downsampling block")]
+    # a plain network has no shortcuts at all, so nothing is said of the others
+    other = "other block" if projects.any() else None
+    kinds = [(projects, "s", _VERMILLION, "downsampling block"), (~projects, "o", _BLUE, other)]
     for chosen, marker, colour, label in kinds:
         if chosen.any():
             part = None if interval is None else (interval[0][chosen], interval[1][chosen])

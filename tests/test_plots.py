@@ -52,9 +52,14 @@ def test_error_by_block_tells_downsampling_blocks_apart_and_draws_intervals():
     np.testing.assert_array_equal(y, dataset.error[[4, 8]])
     np.testing.assert_allclose(low, dataset.error_low[[4, 8]])
     np.testing.assert_allclose(high, dataset.error_high[[4, 8]])
-    x, y, *_ = error_bars(ax, "identity shortcut")
+    x, y, *_ = error_bars(ax, "other block")
     assert x.tolist() == [i for i in range(12) if i not in (4, 8)]
     assert y[0] == 0.5
+
+
+def test_blocks_are_told_apart_only_where_some_downsample():
+    plain = synthetic.deletion().assign_coords(is_downsampling=("layer", [False] * 12))
+    assert plots.error_by_block(plain).get_legend() is None
 
 
 def test_error_by_block_draws_the_whole_network_and_chance():
@@ -226,7 +231,7 @@ def test_layer_gradient_is_a_heat_map_with_logarithmic_colours_and_no_colour_whe
 
 def test_block_statistic():
     ax = plots.block_statistic(synthetic.block_statistics(), "alignment")
-    y = ax.containers[0].lines[0].get_ydata()
+    y = ax.containers[1].lines[0].get_ydata()
     np.testing.assert_allclose(y, np.delete(np.linspace(-0.4, 0.7, 12), [4, 8]))
     assert ax.get_title("left") == "Alignment: tiny.test"
     assert ax.get_ylabel() == "Cosine of the update with the negative\ngradient"
