@@ -2,8 +2,8 @@
 
 A forward pass is cut open at the blocks. Each block is then a linear map on gradients, given by three vector-Jacobian
 products: of what follows the addition (post), of the branch and of the shortcut. A gradient is carried through them on
-its own terms: for every path length at once, or along many paths at once. Only each block's input is kept; its graph is
-built when the gradients arrive and freed when they have passed.
+its own terms: for every path length at once, or along many paths at once. Only each block's input is kept at first;
+its graph is built when gradients arrive, and kept only where more will follow.
 """
 
 from __future__ import annotations
@@ -77,7 +77,8 @@ class Linearization:
         network.require_skips()
         modules = [block.module for block in network.blocks]
         self.inputs = inputs
-        self._network, self._n = network, len(inputs)
+        self._network, self._n, self._n_gradients = network, len(inputs), n_gradients
+        self._graphs: dict[int, _BlockGraph] = {}
         block_inputs: list[Tensor] = []
         block_outputs: list[Tensor] = []
         ran: list[int] = []
@@ -144,9 +145,9 @@ class Linearization:
             with torch.enable_grad():
                 graph = _BlockGraph(self._network.blocks[i], self._block_inputs[i], len(gradients))
             gradients = graph.post(gradients)
-            shortcut, branch = graph.shortcut(gradients), graph.branch(gradients[:max_length])
-            longer = shortcut.new_zeros(len(branch) + 1, *shortcut.shape[1:])
-            longer[: len(shortcut)] = shortcut
+            branch = graph.branch(gradients[:max_length])
+            longer = branch.new_zeros(len(branch) + 1, *branch.shape[1:])
+            graph.shortcut(gradients, longer[: len(gradients)])
             longer[1:] += branch
             yield i, longer
             gradients = self.before(i, longer) if i > first else longer
@@ -163,16 +164,25 @@ class Linearization:
             (n_distinct_paths, N, ...) gradients; ``plan.stream`` tells which is whose.
         """
         gradients = self._head
-        for i, forks in zip(reversed(range(first, len(self._network))), plan.forks, strict=True):
-            with torch.enable_grad():
-                taken = sum(stop - start for fork in forks if fork.block != DELETED for start, stop in fork.runs)
-                graph = _BlockGraph(self._network.blocks[i], self._block_inputs[i], max(1, taken))
-            gradients = graph.post(gradients)
-            parts = []
+        for i, forks, n_streams in zip(
+            reversed(range(first, len(self._network))), plan.forks, plan.n_streams[1:], strict=True
+        ):
+            if i not in self._graphs:  # kept for the next set of paths
+                with torch.enable_grad():
+                    self._graphs[i] = _BlockGraph(
+                        self._network.blocks[i], self._block_inputs[i], max(1, self._n_gradients // 2)
+                    )
+            graph = self._graphs[i]
+            arrived = graph.post(gradients)
+            gradients = arrived.new_empty(n_streams, *self._block_inputs[i].shape)
+            filled = 0
             for fork in forks:
-                chosen = torch.cat([gradients[start:stop] for start, stop in fork.runs])
-                parts.append(graph.shortcut(chosen) if fork.block == DELETED else graph.branch(chosen))
-            gradients = torch.cat(parts)
+                pull_back = graph.shortcut if fork.block == DELETED else graph.branch
+                taken = sum(stop - start for start, stop in fork.runs)
+                # one run needs no copy; on many, a copy costs less than a call for each
+                chosen = [arrived[start:stop] for start, stop in fork.runs]
+                pull_back(chosen[0] if len(chosen) == 1 else torch.cat(chosen), gradients[filled : filled + taken])
+                filled += taken
             if i > first:
                 gradients = self.before(i, gradients)
         return gradients
@@ -213,11 +223,13 @@ class _BlockGraph:
     def post(self, gradients: Tensor) -> Tensor:
         return gradients if self._sum is None else _pull_back(self._post, self._sum, gradients)
 
-    def branch(self, gradients: Tensor) -> Tensor:
-        return _pull_back(self._branch, self._leaf, gradients)
+    def branch(self, gradients: Tensor, out: Tensor | None = None) -> Tensor:
+        return _pull_back(self._branch, self._leaf, gradients, out)
 
-    def shortcut(self, gradients: Tensor) -> Tensor:
-        return gradients if self._shortcut is None else _pull_back(self._shortcut, self._leaf, gradients)
+    def shortcut(self, gradients: Tensor, out: Tensor) -> Tensor:
+        if self._shortcut is None:
+            return out.copy_(gradients)
+        return _pull_back(self._shortcut, self._leaf, gradients, out)
 
 
 def full_gradient(
@@ -243,11 +255,11 @@ def path_plan(paths: IntArray) -> Plan:
     return Plan(paths[:, ::-1])
 
 
-def _pull_back(output: Tensor, leaf: Tensor, gradients: Tensor) -> Tensor:
+def _pull_back(output: Tensor, leaf: Tensor, gradients: Tensor, out: Tensor | None = None) -> Tensor:
     """Multiply gradients (K, N, ...) at an output with its Jacobian; the graph holds several copies of the N images."""
     n = gradients.shape[1]
     lanes = len(leaf) // n
-    result = gradients.new_empty(*gradients.shape[:2], *leaf.shape[1:])
+    result = gradients.new_empty(*gradients.shape[:2], *leaf.shape[1:]) if out is None else out
     for start in range(0, len(gradients), lanes):
         group = gradients[start : start + lanes].flatten(0, 1).to(output.dtype)
         if len(group) < len(output):

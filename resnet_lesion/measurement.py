@@ -22,12 +22,12 @@ from resnet_lesion.orders import DELETED, IntArray, draw_path
 from resnet_lesion.results import variable
 
 ObjectiveName = Literal["cross_entropy", "score"]
-# Enough for the gradients of some dozen images at once; larger tensors gain nothing on a CPU.
-_CPU_BYTES = 2**30
+# On a CPU, tensors of some dozen MiB are fastest: larger ones fall out of the caches and are paged in anew each time.
+_CPU_BYTES = 2**27
 # Carrying gradients through a block keeps about this many tensors for each of them alive.
 _LIVE_TENSORS = 4
 # Below this many paths at once little of their work is shared.
-_FEW_PATHS = 64
+_FEW_PATHS = 16
 # With rtol, draws are taken in rounds, the first of this many, each later one as many as all before it.
 _FIRST_ROUND = 32
 
