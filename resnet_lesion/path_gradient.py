@@ -247,7 +247,8 @@ def carry_by_length(
     """
     x, extra, parts = single_input(inputs), forward_args(additional_forward_args), list[Tensor]()
     with network.isolated():
-        size = gradient_bytes(network.trace(x[:1]))
+        first = slice(1)
+        size = gradient_bytes(network.trace(x[first], *(_of_images(arg, first, len(x)) for arg in extra)))
         n_images = max(1, gradient_budget(network, memory_limit) // (size * (max_length + 1)))
         for start in range(0, len(x), n_images):
             chosen = slice(start, start + n_images)

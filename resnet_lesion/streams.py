@@ -107,9 +107,11 @@ def forward_lesions(network: ResidualNetwork, plan: Plan, inputs: Tensor, *args:
     with replaced_forwards({block.module: at(i) for i, block in enumerate(network.blocks)}):
         output = network.model(inputs, *args)
     check_run_order(ran, network.layers)
-    if not isinstance(output, Tensor) or output.shape[0] != plan.n_streams[-1] * n:
+    if not isinstance(output, Tensor) or output.shape[:1] != (plan.n_streams[-1] * n,):
+        got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
         raise AdapterError(
-            f"expected a model that returns one tensor with a row per input, got {type(output).__name__}."
+            f"expected one tensor with {plan.n_streams[-1]} x {n} rows from the model, got {got}: it changes its batch "
+            "dimension behind the blocks."
         )
     streams = output.reshape(-1, n, *output.shape[1:])
     return streams[torch.as_tensor(plan.stream, device=output.device)]
