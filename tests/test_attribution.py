@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import reference
 import torch
-from captum.attr import FeatureAblation, LayerFeatureAblation
+from captum.attr import FeatureAblation, LayerFeatureAblation, Saliency
 from captum.attr._utils.attribution import PerturbationAttribution
 
 import resnet_lesion as rl
@@ -117,6 +117,9 @@ def test_additional_arguments_reach_the_model(extra):
         check_close(rl.Deletion(model).attribute(inputs, targets, additional_forward_args=weight), whole)
     orders = np.where(np.eye(6, dtype=bool), -1, np.arange(6))
     check_close(rl.Reorder(model).attribute(inputs, targets, (weight, *extra), orders=orders), whole)
+    gradient = rl.PathGradient(model).attribute(inputs, targets, (weight, *extra))
+    saliency = Saliency(model).attribute(inputs.requires_grad_(), targets, False, (weight, *extra))
+    torch.testing.assert_close(gradient, saliency, rtol=1e-8, atol=1e-10)
 
 
 class OneScore(models.Net):

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 import resnet_lesion as rl
+from resnet_lesion import chunking
 from resnet_lesion.chunking import Chunks, piece
 from resnet_lesion.orders import whole
 
@@ -76,6 +77,18 @@ def test_too_little_memory_for_one_image_and_lesion():
         evaluate(model)
     snapshot.check()
     assert (memory.images[-1], memory.streams[-1]) == (1, 1)
+
+
+@pytest.mark.parametrize(("n_bytes", "images"), [(1, [1] * N), (10**12, [N])])
+def test_images_are_cut_to_fit_a_budget(n_bytes, images, monkeypatch):
+    expected = evaluate(models.build())
+    monkeypatch.setattr(chunking, "_CPU_BYTES", n_bytes)
+    model = models.build()
+    memory = Memory(model, rows=10**9)
+    found = evaluate(model)
+    assert memory.images == [1, *images]
+    np.testing.assert_array_equal(found.correct, expected.correct)
+    assert found.attrs["block_evaluations"] == expected.attrs["block_evaluations"]
 
 
 def test_attribution_backs_off_too():

@@ -169,11 +169,33 @@ def test_inference_mode_changes_nothing():
         xr.testing.assert_equal(result, expected)
 
 
-def test_autocast_is_noted():
+def test_autocast_gives_what_a_naive_loop_gives():
+    case, model = models.CASES["post-activation"], models.build(dtype=torch.float32)
+    inputs, targets = models.data(20, dtype=torch.float32)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = evaluate(models.build(dtype=torch.float32), models.data(5, dtype=torch.float32))
+        found = evaluate(model, (inputs, targets))
+        scores = reference.logits(model, case, ROWS, inputs)
+        expected = reference.counts(model, scores, inputs, targets)
+    assert scores.dtype == torch.bfloat16
+    assert found.correct.values.tolist() == expected["correct"].tolist()
+    np.testing.assert_allclose(found.loss, expected["loss"], rtol=1e-5)
     assert found.attrs["autocast"] == "bfloat16"
     assert evaluate(models.build(), models.data(2)).attrs["autocast"] == "None"
+
+
+def test_memory_format_changes_nothing():
+    model, (inputs, targets) = models.build(), models.data(8)
+    expected = evaluate(model, (inputs, targets))
+    channels_last = {"memory_format": torch.channels_last}
+    found = evaluate(model.to(**channels_last), (inputs.to(**channels_last), targets))
+    xr.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+def test_a_progress_bar_on_demand(capsys):
+    evaluate(models.build(), models.data(2))
+    assert capsys.readouterr() == ("", "")
+    rl.evaluate(models.build(), models.data(2), ROWS)
+    assert "2/2" in capsys.readouterr().err
 
 
 def test_gradient_checkpointing_does_not_get_in_the_way():
@@ -234,6 +256,15 @@ def test_data_that_does_not_fit_the_model_is_refused(data, message):
     ):
         with pytest.raises(ValueError, match=message):
             analyze()
+
+
+def test_data_on_the_cpu_is_refused_at_once():
+    def batches():
+        yield X * torch.nan, Y
+        raise AssertionError("went on after NaN")
+
+    with pytest.raises(ValueError, match="expected finite inputs"):
+        evaluate(models.build(), batches())
 
 
 class ReturnsATuple(models.Net):

@@ -17,11 +17,18 @@ ANALYSES = {
     "Deletion.analyze, each": lambda model, data: rl.Deletion(model).analyze(data, **QUIET),
     "Deletion.analyze, many": lambda model, data: rl.Deletion(model).analyze(data, n_deleted=[1, 3], **QUIET),
     "Reorder.analyze": lambda model, data: rl.Reorder(model).analyze(data, n_swaps=[1, 2], n_draws=3, **QUIET),
+    "PathGradient.analyze, exact": lambda model, data: rl.PathGradient(model).analyze(data, **QUIET),
+    "PathGradient.analyze, sample": lambda model, data: rl.PathGradient(model).analyze(
+        data, method="sample", n_draws=2, **QUIET
+    ),
+    "EffectivePath.analyze": lambda model, data: rl.EffectivePath(model).analyze(data, n_draws=2, **QUIET),
+    "BlockStatistics.analyze": lambda model, data: rl.BlockStatistics(model).analyze(data, **QUIET),
     "study": lambda model, data: rl.study(model, data, n_deleted=2, n_swaps=1, n_draws=2, **QUIET),
 }
 ATTRIBUTIONS = {
     "Deletion.attribute": lambda model, data: rl.Deletion(model).attribute(*data[0]),
     "Reorder.attribute": lambda model, data: rl.Reorder(model).attribute(*data[0], orders=SWAP),
+    "PathGradient.attribute": lambda model, data: rl.PathGradient(model).attribute(*data[0], path_length=[1, 2]),
 }
 ONE_PASS = {
     "verify": lambda model, data: rl.wrap(model).verify(data[0][0]),
@@ -105,16 +112,24 @@ def test_everything_is_as_it_was_after_an_exception_in_the_data(name, n_batches)
     snapshot.check()
 
 
-@pytest.mark.parametrize("lesion", [{"delete": ["stage1.0", "stage2.0"]}, {"order": SWAP[0]}, {"order": SWAP[1]}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda network: network.lesioned(delete=["stage1.0", "stage2.0"]),
+        lambda network: network.lesioned(order=SWAP[0]),
+        lambda network: network.lesioned(order=SWAP[1]),
+        lambda network: network.routed([1, 0, 1, 0, 1, 0]),
+    ],
+)
 @pytest.mark.parametrize("fail", [False, True])
-def test_everything_is_as_it_was_after_a_lesion(lesion, fail):
+def test_everything_is_as_it_was_after_a_context(change, fail):
     model, _ = used_model()
     model.eval()
     snapshot = models.Snapshot(model)
     try:
-        with rl.wrap(model).lesioned(**lesion) as lesioned:
-            assert lesioned is model
-            assert not lesioned(models.images(2)).isnan().any()
+        with change(rl.wrap(model)) as changed:
+            assert changed is model
+            assert not changed(models.images(2)).isnan().any()
             if fail:
                 raise Interrupt
     except Interrupt:

@@ -86,7 +86,7 @@ def test_provenance(name):
     assert attrs["model"] == "Net"
     assert attrs["weights_sha256"] == weights_hash(model)
     assert attrs["data"] == "5 images of shape 3x6x6 from tuple"
-    assert attrs["n_blocks"] == 6
+    assert (attrs["n_blocks"], attrs["n_classes"]) == (6, 5)
     assert (attrs["device"], attrs["dtype"], attrs["autocast"]) == ("cpu", "float64", "None")
     assert attrs["block_evaluations"] <= attrs["naive_block_evaluations"]
     assert isinstance(json.loads(attrs["options"]), dict)
