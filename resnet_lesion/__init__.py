@@ -5,7 +5,9 @@ from resnet_lesion.branch import Branch as Branch
 from resnet_lesion.branch import find_branch as find_branch
 from resnet_lesion.branch import load_adapters as _load_adapters
 from resnet_lesion.branch import register_adapter as register_adapter
+from resnet_lesion.chain import Arguments as Arguments
 from resnet_lesion.chain import Chain as Chain
+from resnet_lesion.chain import Function as Function
 from resnet_lesion.chain import Plain as Plain
 from resnet_lesion.chain import Residual as Residual
 from resnet_lesion.deletion import Deletion as Deletion

@@ -63,7 +63,7 @@ class ResidualNetwork:
                 for key, link in chain.links.items():
                     branch = find_branch(link) if is_block(link) else None
                     if isinstance(branch, Branch):
-                        blocks.append(Block(f"{where}.{key}", link, branch))
+                        blocks.append(Block(".".join(filter(None, (where, key))), link, branch))
                         self._parents.append(where.rpartition(".")[0])
         if not blocks:
             raise TypeError(_no_blocks(model))
@@ -328,19 +328,19 @@ class ResidualNetwork:
     def _verify_chains(self, inputs: Tensor) -> list[float]:
         if not self._chains:
             return []
-        seen: list[tuple[Chain, Tensor, Tensor]] = []
+        seen: list[tuple[Chain, Tensor, tuple[Any, ...], dict[str, Any], Tensor]] = []
 
-        def keep(chain: Chain, _module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
-            seen.append((chain, args[0].clone(), output.clone()))
+        def keep(chain: Chain, _module: nn.Module, args: tuple[Any, ...], named: dict[str, Any], y: Tensor) -> None:
+            seen.append((chain, args[0].clone(), args[1:], named, y.clone()))
 
         with ExitStack() as stack:
             for chain in self._chains:
-                stack.callback(chain.module.register_forward_hook(partial(keep, chain)).remove)
+                stack.callback(chain.module.register_forward_hook(partial(keep, chain), with_kwargs=True).remove)
             self._run(inputs)
         deviations = []
-        for chain, x, y in seen:
+        for chain, x, args, named, y in seen:
             try:
-                difference, size = float((chain(x) - y).abs().max()), float(y.abs().max())
+                difference, size = float((chain(x, *args, **named) - y).abs().max()), float(y.abs().max())
             except RuntimeError as error:
                 raise AdapterError(
                     f"{type(chain.module).__name__} cannot run the links {list(chain.links)} in a row: {error}. "

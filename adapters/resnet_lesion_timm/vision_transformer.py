@@ -5,12 +5,15 @@ A block adds two branches, so it is two blocks here: ``blocks.0.attn`` and ``blo
 
 from __future__ import annotations
 
+import torch
 from timm.models.vision_transformer import (
     Block,
     DiffParallelScalingBlock,
     ParallelScalingBlock,
+    ParallelThingsBlock,
     ResPostBlock,
 )
+from torch import Tensor
 
 from resnet_lesion import Branch, Chain, Residual, register_adapter
 
@@ -43,3 +46,16 @@ def post_norm(block: ResPostBlock) -> Chain:
 def parallel_scaling(_block: ParallelScalingBlock | DiffParallelScalingBlock) -> Branch:
     """``x + drop_path(ls(...in_norm(x)))``: attention and MLP share one branch."""
     return Branch(entry="in_norm", exit="drop_path")
+
+
+@register_adapter(ParallelThingsBlock)
+def parallel_things(block: ParallelThingsBlock) -> Chain:
+    """``x + attns[0](x) + attns[1](x)``, then ``x + ffns[0](x) + ffns[1](x)``: those in parallel share one branch."""
+
+    def attns(x: Tensor) -> Tensor:
+        return torch.stack([attn(x) for attn in block.attns]).sum(dim=0)
+
+    def ffns(x: Tensor) -> Tensor:
+        return torch.stack([ffn(x) for ffn in block.ffns]).sum(dim=0)
+
+    return Chain(block, {"attns": Residual(attns), "ffns": Residual(ffns)})
