@@ -112,5 +112,14 @@ def as_positive(name: str, value: int) -> int:
 
 
 def generator(seed: int, *coordinates: int) -> np.random.Generator:
-    """Return a generator of its own for a seed and the coordinates of what is drawn."""
+    """Return a generator of its own for a seed and the coordinates of what is drawn.
+
+    Raises:
+        TypeError: If the seed is not an integer; None would draw anew each time.
+        ValueError: If it is negative.
+    """
+    if not isinstance(seed, int | np.integer):
+        raise TypeError(f"expected seed to be an integer, got {seed!r:.60}.")
+    if seed < 0:
+        raise ValueError(f"expected seed >= 0, got {seed}.")
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=coordinates))
