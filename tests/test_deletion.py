@@ -82,7 +82,9 @@ def test_one_number_is_a_collection_of_one():
         ({"n_deleted": [1.5]}, TypeError, r"expected n_deleted to be an integer or several, got \[1.5\]"),
         ({"n_deleted": 1, "n_draws": 0}, ValueError, "expected n_draws >= 1, got 0"),
         ({"n_deleted": 1, "n_draws": 2.0}, TypeError, "expected n_draws to be an integer, got 2.0"),
-        ({"n_deleted": 1, "seed": -1}, ValueError, "non-negative"),
+        ({"n_deleted": 1, "seed": -1}, ValueError, "expected seed >= 0, got -1"),
+        ({"n_deleted": 1, "seed": None}, TypeError, "expected seed to be an integer, got None"),
+        ({"n_deleted": 1, "seed": 1.0}, TypeError, "expected seed to be an integer, got 1.0"),
     ],
 )
 def test_numbers_that_make_no_sense_are_refused(options, error, message):

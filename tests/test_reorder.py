@@ -6,7 +6,8 @@ from timm.models import resnet
 
 import resnet_lesion as rl
 
-PROJECTIONS = {"resnet basic": [0, 3, 4, 7], "resnetv2 basic": [2, 5]}
+# in the last network, the first block projects between two equal shapes
+PROJECTIONS = {"resnet basic": [0, 3, 4, 7], "resnetv2 basic": [2, 5], "resnetv2 post-activation": [0, 2, 5]}
 
 
 def analyze(model, data, **options):
@@ -75,6 +76,7 @@ def test_a_network_whose_blocks_all_differ_is_refused():
         ({"n_swaps": [1, 1]}, ValueError, r"expected n_swaps to be different counts .*, got \[1, 1\]"),
         ({"n_swaps": 1.5}, TypeError, "expected n_swaps to be an integer or several, got 1.5"),
         ({"n_swaps": 1, "n_draws": 0}, ValueError, "expected n_draws >= 1, got 0"),
+        ({"n_swaps": 1, "seed": "0"}, TypeError, "expected seed to be an integer, got '0'"),
     ],
 )
 def test_numbers_that_make_no_sense_are_refused(options, error, message):
