@@ -223,6 +223,84 @@ def test_a_mask_that_links_would_miss_is_refused():
     assert rl.Deletion(WithoutMask().double()).analyze(data, **QUIET).total == 2
 
 
+class Scaled(nn.Module):
+    """Its branch is scaled by what it is called with."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm, self.linear = nn.LayerNorm(DIM), nn.Linear(DIM, DIM)
+
+    def forward(self, x, scale, mask=None):
+        return x + scale * self.linear(self.norm(x))
+
+
+@rl.register_adapter(Scaled)
+def scaled(block):
+    arguments = rl.Arguments("scale")
+    branch = rl.Residual(block.norm, block.linear, lambda residual: arguments["scale"] * residual)
+    return rl.Chain(block, {"": branch}, arguments)
+
+
+class CallsWithScales(Transformer):
+    def forward(self, x):
+        x = self.stem(x)
+        for i, block in enumerate(self.blocks):
+            x = block(x, i + 1.0) if i else block(x, scale=1.0)
+        return self.head(x.mean(1))
+
+
+@given(rows=st.lists(st.tuples(*[st.integers(-1, 2)] * 3).map(list), min_size=1, max_size=5))
+def test_arguments_belong_to_the_position(rows):
+    model, inputs = models.randomised(CallsWithScales(Scaled)).double(), models.images(2, (TOKENS, 4))
+    expected = []
+    with torch.no_grad():
+        for row in rows:
+            x = model.stem(inputs)
+            for position, index in enumerate(row):
+                block = model.blocks[index]
+                x = x if index < 0 else x + (position + 1) * block.linear(block.norm(x))
+            expected.append(model.head(x.mean(1)))
+        network = rl.wrap(model)
+        assert network.layers == ("blocks.0", "blocks.1", "blocks.2")
+        assert network.verify(inputs) < 1e-14
+        with network.isolated():
+            found = forward_lesions(network, Plan(np.array(rows)), inputs)
+    torch.testing.assert_close(found, torch.stack(expected), rtol=1e-12, atol=1e-12)
+
+
+def test_an_argument_that_is_not_given_is_named():
+    with pytest.raises(rl.AdapterError, match="reads the argument 'scale', which the model does not give here"):
+        rl.Arguments("scale")["scale"]
+
+
+class Halving(nn.Module):
+    """A branch and a projection put together by functions."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(DIM, DIM)
+
+    def forward(self, x):
+        return x.flip(2) + self.linear(x) / 2
+
+
+@rl.register_adapter(Halving)
+def halving(block):
+    residual = rl.Residual(block.linear, lambda r: r / 2, shortcut=lambda x: x.flip(2))
+    return rl.Chain(block, {"half": residual, "after": rl.Function(lambda x: x + 0)})
+
+
+def test_steps_and_shortcuts_may_be_functions():
+    model, inputs = models.randomised(Transformer(Halving)).double(), models.images(2, (TOKENS, 4))
+    network = rl.wrap(model)
+    assert network.layers == ("blocks.0.half", "blocks.1.half", "blocks.2.half")
+    assert network.is_downsampling.all()
+    assert check_adapter(model, inputs) < 1e-12
+    with torch.no_grad(), network.lesioned(delete=[0, 1, 2]):
+        found = model(inputs)
+    torch.testing.assert_close(found, model.head(model.stem(inputs).flip(2).mean(1)), rtol=1e-12, atol=1e-12)
+
+
 class Swapped(Mixer):
     """Its adapter takes the second branch for the first."""
 
