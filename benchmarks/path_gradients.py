@@ -3,7 +3,7 @@
 Sampled: one forward pass and one routed backward pass per path. Exact: against plain forward and backward passes, of
 which all 55 path lengths together should cost less than 60.
 
-``python benchmarks/path_gradients.py --images 16 --size 32``
+``python benchmarks/path_gradients.py --images 8 --size 32``
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def plain_pass(model: nn.Module, inputs: Tensor, targets: Tensor) -> None:
 def main() -> None:
     """Time, compare the norms, and report."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--images", type=int, default=16)
+    parser.add_argument("--images", type=int, default=8)
     parser.add_argument("--size", type=int, default=32)
     parser.add_argument("--draws", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=3)

@@ -18,7 +18,7 @@ from resnet_lesion.orders import IntArray, as_positive
 from resnet_lesion.streams import Plan, forward_lesions
 
 # On a CPU a pass that fits into the caches is faster than a larger one; on an accelerator a larger one is.
-_CPU_BYTES = 2**28
+_CPU_BYTES = 2**26
 _DEVICE_SHARE = 0.5
 # A block keeps about this many tensors of the size of its input or output alive while it runs.
 _LIVE_TENSORS = 6
