@@ -1,0 +1,57 @@
+"""What the accelerator computes is what the CPU computes; skipped where there is none."""
+
+import numpy as np
+import pytest
+import torch
+from models import CASES, build, data
+
+import resnet_lesion as rl
+
+pytestmark = pytest.mark.gpu
+QUIET = {"show_progress": False}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_counts_and_gradients_agree_with_the_cpu(name):
+    inputs, targets = data(9, name)
+    model = build(name)
+    expected = rl.Deletion(model).analyze((inputs, targets), **QUIET)
+    gradient = rl.PathGradient(model).analyze((inputs, targets), **QUIET)
+    sampled = rl.PathGradient(model).analyze((inputs, targets), method="sample", n_draws=3, **QUIET)
+    model = build(name).cuda()
+    result = rl.Deletion(model).analyze((inputs, targets), **QUIET)
+    np.testing.assert_array_equal(result.correct, expected.correct)
+    np.testing.assert_allclose(result.loss, expected.loss, rtol=1e-9)
+    assert result.attrs["device"].startswith("cuda")
+    on_device = inputs.cuda(), targets.cuda()
+    np.testing.assert_allclose(
+        rl.PathGradient(model).analyze(on_device, **QUIET).layer_gradient_norm, gradient.layer_gradient_norm, rtol=1e-8
+    )
+    other = rl.PathGradient(model).analyze(on_device, method="sample", n_draws=3, **QUIET)
+    np.testing.assert_array_equal(other.path, sampled.path)
+    np.testing.assert_allclose(other.gradient_norm, sampled.gradient_norm, rtol=1e-8)
+
+
+def test_defects_on_the_device_are_found_in_the_end():
+    inputs, targets = data(4)
+    model = build().cuda()
+    with pytest.raises(ValueError, match="labels from 0 to 4"):
+        rl.Deletion(model).analyze((inputs.cuda(), targets.cuda() + 5), **QUIET)
+    with pytest.raises(ValueError, match="finite"):
+        rl.Deletion(model).analyze((inputs.cuda() * float("nan"), targets.cuda()), **QUIET)
+
+
+def test_out_of_memory_halves_the_images():
+    inputs, targets = data(64, dtype=torch.float32)
+    model = build(dtype=torch.float32).cuda()
+    expected = rl.Deletion(model).analyze((inputs, targets), **QUIET)
+    first = rl.wrap(model).blocks[1].module
+
+    def refuse(_module, args):
+        if len(args[0]) > 40:
+            raise torch.OutOfMemoryError
+
+    handle = first.conv1.register_forward_pre_hook(refuse)
+    result = rl.Deletion(model).analyze((inputs, targets), **QUIET)
+    handle.remove()
+    np.testing.assert_array_equal(result.correct, expected.correct)
