@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 
 _WIDTH = 100
 _ROWS = 6
@@ -106,9 +107,9 @@ def _deletion(dataset: xr.Dataset) -> str:
 
 def _random_deletion(dataset: xr.Dataset) -> str:
     mean = mean_over_draws(dataset["error"], "n_deleted").sortby("n_deleted")
-    numbers = mean["n_deleted"].values
-    chosen = sorted({0, int(np.abs(numbers - (numbers[0] + numbers[-1]) / 2).argmin()), mean.size - 1})
-    points = [f"{percent(float(mean[i]))} with {_blocks(mean['n_deleted'][i])}" for i in chosen]
+    points = [
+        f"{percent(float(mean[i]))} with {_blocks(mean['n_deleted'][i])}" for i in _three(mean["n_deleted"].values)
+    ]
     text = f"Many blocks deleted: the mean error is {_listed(points)} deleted"
     return f"{text}; normalised area under the curve {area(mean):.2f}." if mean.size > 1 else f"{text}."
 
@@ -133,7 +134,7 @@ def _reorder(dataset: xr.Dataset) -> str:
     mean = mean.sortby("kendall_tau", ascending=False) if mean["kendall_tau"].ndim else mean.expand_dims("n_swaps")
     points = [
         f"{percent(float(mean['error'][i]))} at a mean Kendall's tau of {float(mean['kendall_tau'][i]):.2f}"
-        for i in _ends(mean.sizes["n_swaps"])
+        for i in _three(mean["kendall_tau"].values)
     ]
     return f"Blocks swapped: the mean error is {_listed(points)}."
 
@@ -300,8 +301,9 @@ def _spread(size: int, most: int = _ROWS) -> list[int]:
     return sorted({round(i) for i in np.linspace(0, size - 1, min(size, most))})
 
 
-def _ends(size: int) -> list[int]:
-    return _spread(size, 3)
+def _three(values: NDArray[Any]) -> list[int]:
+    """Choose at most three indices of sorted values: both ends, and the value closest to half-way."""
+    return sorted({0, int(np.abs(values - (values[0] + values[-1]) / 2).argmin()), len(values) - 1})
 
 
 def _listed(items: Sequence[str]) -> str:

@@ -3,6 +3,7 @@ import matplotlib
 matplotlib.use("Agg")
 
 import pytest
+import torch
 
 import resnet_lesion as rl
 from resnet_lesion import cli, demo
@@ -45,6 +46,24 @@ def test_demo_writes_one_file_and_figures_and_says_what_they_show(tmp_path, quic
     layer = deletion.layer[int(deletion.error.argmax("layer"))].item()
     assert lines[0].endswith(f"the worst is {100 * worst:.3g} %, without {layer}.")
     assert lines == demo.demo_findings(tree)
+
+
+def test_the_number_of_threads_is_given_back(monkeypatch):
+    threads = []
+
+    def fail(*_, **__):
+        threads.append(torch.get_num_threads())
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(demo, "study", fail)
+    torch.set_num_threads(2)
+    try:
+        with pytest.raises(ZeroDivisionError):
+            demo.run_demo()
+        assert threads == [1]
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
 
 
 def test_the_same_seed_chooses_the_same_samples():
