@@ -1,6 +1,7 @@
 """Lesion studies and path gradients of residual networks, as Captum algorithms with xarray results."""
 
 from resnet_lesion import testing as testing
+from resnet_lesion.accessor import LesionAccessor as LesionAccessor
 from resnet_lesion.block_statistics import BlockStatistics as BlockStatistics
 from resnet_lesion.branch import Branch as Branch
 from resnet_lesion.branch import find_branch as find_branch

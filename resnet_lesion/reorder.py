@@ -84,7 +84,12 @@ class Reorder(PerturbationAttribution):  # type: ignore[misc]  # Captum ships no
         n_draws = as_positive("n_draws", n_draws)
 
         def swapped(trace: Trace) -> IntArray:
-            pairs = _swappable_pairs(network, trace)
+            pairs = swappable_pairs(network, trace)
+            if not len(pairs):
+                raise ValueError(
+                    "expected at least two blocks with identity shortcuts and the same shapes to swap, got none: "
+                    f"the {len(network)} blocks of this network are all different."
+                )
             return np.stack(
                 [swap_random(pairs, n, k, seed=seed, draw=draw) for k in numbers for draw in range(n_draws)]
             )
@@ -140,13 +145,9 @@ class Reorder(PerturbationAttribution):  # type: ignore[misc]  # Captum ships no
         )
 
 
-def _swappable_pairs(network: ResidualNetwork, trace: Trace) -> IntArray:
+def swappable_pairs(network: ResidualNetwork, trace: Trace) -> IntArray:
+    """Return the pairs of blocks with identity shortcuts and the same shapes, (n_pairs, 2)."""
     kinds = [*zip(trace.input_shapes, trace.output_shapes, strict=True)]
     movable = np.flatnonzero(~network.is_downsampling)
     pairs = [pair for pair in combinations(movable.tolist(), 2) if kinds[pair[0]] == kinds[pair[1]]]
-    if not pairs:
-        raise ValueError(
-            "expected at least two blocks with identity shortcuts and the same shapes to swap, got none: "
-            f"the {len(network)} blocks of this network are all different."
-        )
-    return np.array(pairs)
+    return np.array(pairs, dtype=np.int64).reshape(-1, 2)

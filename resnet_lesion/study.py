@@ -13,7 +13,7 @@ from resnet_lesion.deletion import Deletion
 from resnet_lesion.effective_path import EffectivePath
 from resnet_lesion.network import ResidualNetwork, wrap
 from resnet_lesion.path_gradient import PathGradient
-from resnet_lesion.reorder import Reorder
+from resnet_lesion.reorder import Reorder, swappable_pairs
 
 
 def study(
@@ -37,14 +37,15 @@ def study(
         n_swaps: How many pairs of blocks to swap.
         n_draws: Number of random repetitions of each.
         n_paths: Number of random paths of each length whose gradients are measured.
-        n_gradient_images: On how many images, the first of the data, gradients are measured; None for all. A gradient
-            along each of the paths costs far more than a prediction.
+        n_gradient_images: On how many images gradients are measured; None for all. A gradient along each of the paths
+            costs far more than a prediction. They are the first of the data, so shuffle what is sorted by class.
         seed: Seed of everything random.
         show_progress: Show progress bars.
 
     Returns:
-        A DataTree with a group each: ``deletion`` (each block alone), ``random_deletion``, ``reorder``,
-        ``path_gradient`` (exact), ``sampled_path_gradient``, ``effective_path``, ``block_statistics``.
+        A DataTree with a group each: ``deletion`` (each block alone), ``random_deletion``, ``path_gradient`` (exact),
+        ``sampled_path_gradient``, ``effective_path``, ``block_statistics``, and ``reorder`` if any two blocks can be
+        swapped.
 
     Raises:
         TypeError: If the data is a one-shot iterator, or of the wrong kind.
@@ -56,20 +57,22 @@ def study(
         n_deleted = range(1, min(20, len(network) - 1) + 1)
     bar = show_progress
     with network.isolated():  # going through a shuffling loader draws from the global generator
+        ((image, _),) = first_images(data, 1)
+        can_swap = len(swappable_pairs(network, network.trace(image))) > 0
         some = data if n_gradient_images is None else first_images(data, n_gradient_images)
     deletion, gradient = Deletion(network), PathGradient(network)
     exact = gradient.analyze(some, method="exact", show_progress=bar)
     sampled = gradient.analyze(some, method="sample", n_draws=n_paths, seed=seed, show_progress=bar)
-    return xr.DataTree.from_dict(
-        {
-            "deletion": deletion.analyze(data, show_progress=bar),
-            "random_deletion": deletion.analyze(
-                data, n_deleted=n_deleted, n_draws=n_draws, seed=seed, show_progress=bar
-            ),
-            "reorder": Reorder(network).analyze(data, n_swaps=n_swaps, n_draws=n_draws, seed=seed, show_progress=bar),
-            "path_gradient": exact,
-            "sampled_path_gradient": sampled,
-            "effective_path": EffectivePath(network).analyze(xr.merge([sampled, exact], compat="identical"), seed=seed),
-            "block_statistics": BlockStatistics(network).analyze(data, show_progress=bar),
-        }
-    )
+    groups = {
+        "deletion": deletion.analyze(data, show_progress=bar),
+        "random_deletion": deletion.analyze(data, n_deleted=n_deleted, n_draws=n_draws, seed=seed, show_progress=bar),
+        "path_gradient": exact,
+        "sampled_path_gradient": sampled,
+        "effective_path": EffectivePath(network).analyze(xr.merge([sampled, exact], compat="identical"), seed=seed),
+        "block_statistics": BlockStatistics(network).analyze(data, show_progress=bar),
+    }
+    if can_swap:
+        groups["reorder"] = Reorder(network).analyze(
+            data, n_swaps=n_swaps, n_draws=n_draws, seed=seed, show_progress=bar
+        )
+    return xr.DataTree.from_dict(groups)
