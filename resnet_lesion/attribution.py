@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from collections.abc import Callable
+from typing import TypeAlias, TypeVar
 
 import torch
 from captum._utils.common import _select_targets
+from captum.log import log_usage  # pyright: ignore[reportAttributeAccessIssue]
 from torch import Tensor
 from tqdm import tqdm
 
@@ -16,6 +18,14 @@ from resnet_lesion.orders import IntArray, whole
 
 TargetType: TypeAlias = int | tuple[int, ...] | Tensor | list[int] | list[tuple[int, ...]] | None
 """Captum's target: a class for all images, one for each, or None if the model returns one score per image."""
+
+_F = TypeVar("_F", bound=Callable[..., object])
+
+
+def captum_algorithm(attribute: _F) -> _F:
+    """Mark an ``attribute`` method as Captum marks its own; NoiseTunnel calls what is underneath the mark."""
+    marked: _F = log_usage()(attribute)
+    return marked
 
 
 def score_lost(

@@ -7,10 +7,9 @@ from collections.abc import Iterable
 import numpy as np
 import xarray as xr
 from captum.attr._utils.attribution import PerturbationAttribution
-from captum.log import log_usage
 from torch import Tensor, nn
 
-from resnet_lesion.attribution import TargetType, score_lost
+from resnet_lesion.attribution import TargetType, captum_algorithm, score_lost
 from resnet_lesion.data import Data
 from resnet_lesion.evaluation import count, lesion_dataset
 from resnet_lesion.network import ResidualNetwork, wrap
@@ -101,7 +100,7 @@ class Deletion(PerturbationAttribution):  # type: ignore[misc]  # Captum ships n
         dataset = dataset.assign_coords(layer_coords(network))
         return provenance(dataset, network, "Error with random subsets of residual blocks deleted", options)
 
-    @log_usage()  # type: ignore[untyped-decorator]  # as every Captum algorithm
+    @captum_algorithm
     def attribute(
         self,
         inputs: Tensor,

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import reduce
 from typing import Literal
 
 import numpy as np
 import xarray as xr
 from captum.attr._utils.attribution import GradientAttribution
-from captum.log import log_usage
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from resnet_lesion.attribution import TargetType
+from resnet_lesion.attribution import TargetType, captum_algorithm
 from resnet_lesion.data import Data, refuse_one_shot
 from resnet_lesion.measurement import ObjectiveName, norms_of
 from resnet_lesion.network import ResidualNetwork, wrap
@@ -124,7 +125,7 @@ class EffectivePath(GradientAttribution):  # type: ignore[misc]  # Captum ships 
         dataset.attrs |= {name: sources[0].attrs[name] for name in ("data", "wrt") if name in sources[0].attrs}
         return provenance(dataset, self.network, "Effective path lengths", options)
 
-    @log_usage()  # type: ignore[untyped-decorator]  # NoiseTunnel asks for it
+    @captum_algorithm
     def attribute(
         self,
         inputs: Tensor,
@@ -154,33 +155,21 @@ class EffectivePath(GradientAttribution):  # type: ignore[misc]  # Captum ships 
         Raises:
             ValueError: If the inputs do not fit the model, or the target does not select one score for each image.
         """
+        block = wrt_block(self.network, wrt)
+
+        def carry(longest: int, summarise: Callable[[Tensor], Tensor]) -> Tensor:
+            return carry_by_length(
+                self.network, inputs, target, additional_forward_args, block, longest, memory_limit, summarise
+            )
+
         if effective is not None:
             prefix = "" if "effective_low" in effective else "sum_"
             low, high = int(effective[f"{prefix}effective_low"]), int(effective[f"{prefix}effective_high"])
         else:
-            block = wrt_block(self.network, wrt)
-            longest = len(self.network) - (block or 0)
-            norms = carry_by_length(
-                self.network,
-                inputs,
-                target,
-                additional_forward_args,
-                block,
-                longest,
-                memory_limit,
-                lambda gradients: norms_of(gradients).T,
-            )
+            norms = carry(len(self.network) - (block or 0), lambda gradients: norms_of(gradients).T)
             share = norms.double().mean(0).cpu().numpy()
             low, high = (int(end[0]) for end in shortest_range((share / share.sum())[None], coverage))
-        attributions: Tensor = PathGradient(self.network).attribute(
-            inputs,
-            target,
-            additional_forward_args,
-            path_length=range(low, high + 1),
-            wrt=wrt,
-            memory_limit=memory_limit,
-        )
-        return attributions
+        return carry(high, lambda gradients: gradients[low:].sum(0))
 
 
 def effective_paths(sources: list[xr.Dataset], coverage: float, n_bootstrap: int, seed: int) -> xr.Dataset:
@@ -200,7 +189,7 @@ def effective_paths(sources: list[xr.Dataset], coverage: float, n_bootstrap: int
             parts.append(_sampled(source, coverage, n_bootstrap, seed))
         if "sum_gradient_norm" in source:
             parts.append(_summed(source, coverage))
-    return xr.merge(parts, compat="identical", join="exact")
+    return reduce(lambda a, b: a.merge(b, compat="identical", join="exact"), parts)
 
 
 def shortest_range(shares: NDArray[np.float64], coverage: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

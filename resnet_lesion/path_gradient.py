@@ -10,10 +10,9 @@ from typing import Any, Literal
 import torch
 import xarray as xr
 from captum.attr._utils.attribution import GradientAttribution
-from captum.log import log_usage
 from torch import Tensor, nn
 
-from resnet_lesion.attribution import TargetType, forward_args, select_score, single_input
+from resnet_lesion.attribution import TargetType, captum_algorithm, forward_args, select_score, single_input
 from resnet_lesion.data import Data, refuse_one_shot
 from resnet_lesion.linearization import Linearization, full_gradient
 from resnet_lesion.measurement import (
@@ -137,7 +136,7 @@ class PathGradient(GradientAttribution):  # type: ignore[misc]  # Captum ships n
         dataset.attrs |= {"data": run.description, "wrt": wrt or "input"}
         return provenance(dataset, self.network, title, options)
 
-    @log_usage()  # type: ignore[untyped-decorator]  # NoiseTunnel asks for it
+    @captum_algorithm
     def attribute(
         self,
         inputs: Tensor,
@@ -187,7 +186,7 @@ class PathGradient(GradientAttribution):  # type: ignore[misc]  # Captum ships n
         """Tell Captum that :meth:`compute_convergence_delta` exists."""
         return True
 
-    def compute_convergence_delta(
+    def compute_convergence_delta(  # pyright: ignore[reportIncompatibleMethodOverride]  # no start and end points
         self,
         attributions: Tensor,
         inputs: Tensor,

@@ -8,12 +8,11 @@ from itertools import combinations
 import numpy as np
 import xarray as xr
 from captum.attr._utils.attribution import PerturbationAttribution
-from captum.log import log_usage
 from numpy.typing import ArrayLike
 from scipy.stats import kendalltau
 from torch import Tensor, nn
 
-from resnet_lesion.attribution import TargetType, score_lost
+from resnet_lesion.attribution import TargetType, captum_algorithm, score_lost
 from resnet_lesion.data import Data
 from resnet_lesion.evaluation import count, lesion_dataset, order_variable
 from resnet_lesion.network import ResidualNetwork, Trace, wrap
@@ -112,7 +111,7 @@ class Reorder(PerturbationAttribution):  # type: ignore[misc]  # Captum ships no
         }
         return provenance(dataset, network, "Error with random pairs of residual blocks swapped", options)
 
-    @log_usage()  # type: ignore[untyped-decorator]  # as every Captum algorithm
+    @captum_algorithm
     def attribute(
         self,
         inputs: Tensor,

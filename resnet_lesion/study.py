@@ -68,7 +68,7 @@ def study(
         "random_deletion": deletion.analyze(data, n_deleted=n_deleted, n_draws=n_draws, seed=seed, show_progress=bar),
         "path_gradient": exact,
         "sampled_path_gradient": sampled,
-        "effective_path": EffectivePath(network).analyze(xr.merge([sampled, exact], compat="identical"), seed=seed),
+        "effective_path": EffectivePath(network).analyze(sampled.merge(exact, compat="identical"), seed=seed),
         "block_statistics": BlockStatistics(network).analyze(data, show_progress=bar),
     }
     if can_swap:

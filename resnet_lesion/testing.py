@@ -110,13 +110,17 @@ def _identity(block: Block, x: Tensor) -> float:
 def _deletion(block: Block, x: Tensor) -> float:
     with torch.no_grad(), ExitStack() as stack:
         exit_ = block.part(block.branch.exit)
-        stack.callback(exit_.register_forward_hook(lambda _m, _a, output: torch.zeros_like(output)).remove)
+        stack.callback(exit_.register_forward_hook(_zeros).remove)
         zeroed = block.module(x.clone())
     with torch.no_grad():
         deleted = block.without_branch(x)
     if not torch.equal(zeroed, deleted):
         raise AdapterError(f"block {block.layer!r}: deleting it is not zeroing its exit {block.branch.exit!r}.{_FIX}")
     return 0.0
+
+
+def _zeros(_module: nn.Module, _args: Any, output: Tensor) -> Tensor:
+    return torch.zeros_like(output)
 
 
 def _gradient(block: Block, x: Tensor) -> float:
