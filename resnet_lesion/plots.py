@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Callable
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,18 +11,32 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from resnet_lesion.drawing import (
+    BLUE,
+    COLOURS,
+    GREY,
+    axes_or_new,
+    axis_label,
+    capital,
+    error_interval,
+    finished,
+    integer_ticks,
+    layer_ticks,
+    level_line,
+    new_figure,
+    points,
+    points_by_layer,
+    reference_levels,
+    require,
+    shade_effective,
+    wrapped,
+)
 from resnet_lesion.summary import groups, has, mean_over_draws, percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe & Ito's palette, which stays apart for all common kinds of colour blindness
-_BLUE, _VERMILLION, _GREEN, _GREY = "#0072B2", "#D55E00", "#009E73", "#777777"
-_COLOURS = "cividis"
-_SIZE = (8.0, 4.5)
-_LAYER_LABELS = 18
-_LABEL_WIDTH = 38
 _DECADES = 12
 _STANDARD_ERRORS = 1.96  # half a 95 % interval
 
@@ -42,12 +54,12 @@ def error_by_block(dataset: xr.Dataset, ax: Axes | None = None) -> Axes:
     Raises:
         ValueError: If the dataset has no ``error`` over ``layer``.
     """
-    _require(dataset, "error", "layer")
-    ax = _axes(ax)
-    _reference_levels(ax, dataset)
-    _points_by_layer(ax, dataset, dataset["error"], _interval(dataset))
+    require(dataset, "error", "layer")
+    ax = axes_or_new(ax)
+    reference_levels(ax, dataset)
+    points_by_layer(ax, dataset, dataset["error"], error_interval(dataset))
     ax.set_ylim(bottom=0)
-    return _finished(ax, dataset, "Error with each block deleted alone", dataset["error"], "deleted block")
+    return finished(ax, dataset, "Error with each block deleted alone", dataset["error"], "deleted block")
 
 
 def error_by_lesion(dataset: xr.Dataset, ax: Axes | None = None) -> Axes:
@@ -63,13 +75,13 @@ def error_by_lesion(dataset: xr.Dataset, ax: Axes | None = None) -> Axes:
     Raises:
         ValueError: If the dataset has no ``error`` over ``lesion``.
     """
-    _require(dataset, "error", "lesion")
-    ax = _axes(ax)
-    _reference_levels(ax, dataset)
-    _points(ax, dataset["lesion"].values, dataset["error"].values, _interval(dataset), color=_BLUE)
+    require(dataset, "error", "lesion")
+    ax = axes_or_new(ax)
+    reference_levels(ax, dataset)
+    points(ax, dataset["lesion"].values, dataset["error"].values, error_interval(dataset), color=BLUE)
     ax.set_ylim(bottom=0)
-    _integer_ticks(ax)
-    return _finished(ax, dataset, "Error under each lesion", dataset["error"], dataset["lesion"])
+    integer_ticks(ax)
+    return finished(ax, dataset, "Error under each lesion", dataset["error"], dataset["lesion"])
 
 
 def error_by_number_deleted(dataset: xr.Dataset, ax: Axes | None = None) -> Axes:
@@ -85,22 +97,22 @@ def error_by_number_deleted(dataset: xr.Dataset, ax: Axes | None = None) -> Axes
     Raises:
         ValueError: If the dataset has no ``error`` over ``n_deleted``.
     """
-    _require(dataset, "error", "n_deleted")
-    ax = _axes(ax)
+    require(dataset, "error", "n_deleted")
+    ax = axes_or_new(ax)
     error = dataset["error"].sortby("n_deleted")
     others = [dim for dim in error.dims if dim != "n_deleted"]
     draws = int(np.prod([error.sizes[dim] for dim in others]))
     x = error["n_deleted"].values
-    _reference_levels(ax, dataset)
+    reference_levels(ax, dataset)
     if draws > 1:
         low, high = error.quantile([0.1, 0.9], others).values
-        ax.fill_between(x, low, high, color=_BLUE, alpha=0.2, linewidth=0, label="10th to 90th percentile")
-        ax.plot(np.repeat(x, draws), _flat(error, "n_deleted"), ".", color=_BLUE, alpha=0.5, label="one draw")
+        ax.fill_between(x, low, high, color=BLUE, alpha=0.2, linewidth=0, label="10th to 90th percentile")
+        ax.plot(np.repeat(x, draws), _flat(error, "n_deleted"), ".", color=BLUE, alpha=0.5, label="one draw")
     label = f"mean of {draws} draws" if draws > 1 else "error"
-    ax.plot(x, mean_over_draws(error, "n_deleted").values, "-o", color=_BLUE, markersize=4, label=label)
+    ax.plot(x, mean_over_draws(error, "n_deleted").values, "-o", color=BLUE, markersize=4, label=label)
     ax.set_ylim(bottom=0)
-    _integer_ticks(ax)
-    return _finished(ax, dataset, "Error with many blocks deleted", error, dataset["n_deleted"])
+    integer_ticks(ax)
+    return finished(ax, dataset, "Error with many blocks deleted", error, dataset["n_deleted"])
 
 
 def error_by_kendall_tau(dataset: xr.Dataset, ax: Axes | None = None) -> Axes:
@@ -116,20 +128,20 @@ def error_by_kendall_tau(dataset: xr.Dataset, ax: Axes | None = None) -> Axes:
     Raises:
         ValueError: If the dataset has no ``kendall_tau`` and ``error``.
     """
-    _require(dataset, "kendall_tau")
-    _require(dataset, "error")
-    ax = _axes(ax)
+    require(dataset, "kendall_tau")
+    require(dataset, "error")
+    ax = axes_or_new(ax)
     tau, error = dataset["kendall_tau"], dataset["error"]
-    _reference_levels(ax, dataset)
-    ax.plot(tau.values.ravel(), error.values.ravel(), ".", color=_BLUE, alpha=0.5, label="one draw")
+    reference_levels(ax, dataset)
+    ax.plot(tau.values.ravel(), error.values.ravel(), ".", color=BLUE, alpha=0.5, label="one draw")
     if "n_swaps" in tau.dims and tau.ndim > 1:
         mean_tau = mean_over_draws(tau, "n_swaps")
         ranked = mean_tau.argsort().values
         mean_error = mean_over_draws(error, "n_swaps").values[ranked]
-        ax.plot(mean_tau.values[ranked], mean_error, "-o", color=_BLUE, markersize=4, label="mean by number of swaps")
+        ax.plot(mean_tau.values[ranked], mean_error, "-o", color=BLUE, markersize=4, label="mean by number of swaps")
     ax.set_ylim(bottom=0)
     ax.invert_xaxis()
-    return _finished(ax, dataset, "Error with blocks swapped", error, tau)
+    return finished(ax, dataset, "Error with blocks swapped", error, tau)
 
 
 def path_lengths(dataset: xr.Dataset, ax: Axes | None = None) -> Axes:
@@ -145,18 +157,18 @@ def path_lengths(dataset: xr.Dataset, ax: Axes | None = None) -> Axes:
     Raises:
         ValueError: If the dataset has no ``path_fraction`` over ``path_length``.
     """
-    _require(dataset, "path_fraction", "path_length")
-    ax = _axes(ax)
+    require(dataset, "path_fraction", "path_length")
+    ax = axes_or_new(ax)
     fraction = dataset["path_fraction"]
     low, high = _central(fraction.values)
     share = percent(float(fraction.values[low : high + 1].sum()))
     x = fraction["path_length"].values
-    bars = ax.bar(x, fraction.values, color=_GREY, width=0.8)
+    bars = ax.bar(x, fraction.values, color=GREY, width=0.8)
     for bar in bars[low : high + 1]:
-        bar.set_color(_BLUE)
+        bar.set_color(BLUE)
     bars[low].set_label(f"{x[low]} to {x[high]} blocks: {share} of all paths")
-    _shade_effective(ax, dataset)
-    return _finished(ax, dataset, "Lengths of all paths", fraction, dataset["path_length"])
+    shade_effective(ax, dataset)
+    return finished(ax, dataset, "Lengths of all paths", fraction, dataset["path_length"])
 
 
 def remaining_paths(dataset: xr.Dataset, ax: Axes | None = None) -> Axes:
@@ -174,17 +186,17 @@ def remaining_paths(dataset: xr.Dataset, ax: Axes | None = None) -> Axes:
     """
     from matplotlib import colormaps
 
-    _require(dataset, "remaining_fraction", "n_deleted", "path_length")
-    ax = _axes(ax)
+    require(dataset, "remaining_fraction", "n_deleted", "path_length")
+    ax = axes_or_new(ax)
     remaining = dataset["remaining_fraction"].sortby("n_deleted")
     size = remaining.sizes["n_deleted"]
     chosen = np.unique(np.linspace(0, size - 1, min(size, 6)).round().astype(int))
     for i, shade in zip(chosen, np.linspace(0, 0.85, len(chosen)), strict=True):
         one = remaining.isel(n_deleted=i)
         label = f"{one['n_deleted'].item()}"
-        ax.plot(one["path_length"].values, one.values, color=colormaps[_COLOURS](shade), linewidth=2, label=label)
+        ax.plot(one["path_length"].values, one.values, color=colormaps[COLOURS](shade), linewidth=2, label=label)
     ax.set_ylim(0, 1.02)
-    _finished(ax, dataset, "Paths that deletion leaves", remaining, dataset["path_length"])
+    finished(ax, dataset, "Paths that deletion leaves", remaining, dataset["path_length"])
     # deleting blocks never leaves more long paths than short ones, so that corner is empty
     ax.legend(loc="upper right", frameon=False, fontsize="small", title="blocks deleted", title_fontsize="small")
     ax.set_title(ax.get_title("left"), loc="left", fontsize="medium", pad=6)
@@ -205,8 +217,8 @@ def mean_gradient_by_length(dataset: xr.Dataset, ax: Axes | None = None) -> Axes
     Raises:
         ValueError: If the dataset has no ``mean_gradient_norm`` over ``path_length``.
     """
-    _require(dataset, "mean_gradient_norm", "path_length")
-    ax = _axes(ax)
+    require(dataset, "mean_gradient_norm", "path_length")
+    ax = axes_or_new(ax)
     mean = dataset["mean_gradient_norm"]
     x = mean["path_length"].values
     y, bars, label = _positive(mean.values), None, "mean over paths and images"
@@ -214,9 +226,9 @@ def mean_gradient_by_length(dataset: xr.Dataset, ax: Axes | None = None) -> Axes
         factor = np.exp(_STANDARD_ERRORS * dataset["gradient_norm_standard_error"].values / y)
         bars = np.stack([y - y / factor, y * factor - y])
         label += " with 95 % interval"
-    ax.errorbar(x, y, bars, fmt="-o", color=_BLUE, markersize=4, linewidth=1, label=label)
+    ax.errorbar(x, y, bars, fmt="-o", color=BLUE, markersize=4, linewidth=1, label=label)
     _logarithmic(ax, mean.values)
-    return _finished(ax, dataset, "Gradient along single paths", mean, dataset["path_length"])
+    return finished(ax, dataset, "Gradient along single paths", mean, dataset["path_length"])
 
 
 def sum_gradient_by_length(dataset: xr.Dataset, ax: Axes | None = None) -> Axes:
@@ -232,15 +244,15 @@ def sum_gradient_by_length(dataset: xr.Dataset, ax: Axes | None = None) -> Axes:
     Raises:
         ValueError: If the dataset has no ``sum_gradient_norm`` over ``path_length``.
     """
-    _require(dataset, "sum_gradient_norm", "path_length")
-    ax = _axes(ax)
+    require(dataset, "sum_gradient_norm", "path_length")
+    ax = axes_or_new(ax)
     norm = mean_over_draws(dataset["sum_gradient_norm"], "path_length")
-    ax.plot(norm["path_length"].values, _positive(norm.values), "-o", color=_BLUE, markersize=4)
+    ax.plot(norm["path_length"].values, _positive(norm.values), "-o", color=BLUE, markersize=4)
     if "full_gradient_norm" in dataset:
-        _level(ax, float(dataset["full_gradient_norm"].mean()), "whole gradient", "-")
+        level_line(ax, float(dataset["full_gradient_norm"].mean()), "whole gradient", "-")
     _logarithmic(ax, norm.values)
     title = "Gradient of all paths of one length together"
-    return _finished(ax, dataset, title, dataset["sum_gradient_norm"], dataset["path_length"])
+    return finished(ax, dataset, title, dataset["sum_gradient_norm"], dataset["path_length"])
 
 
 def effective_paths(dataset: xr.Dataset, ax: Axes | None = None) -> Axes:
@@ -258,12 +270,12 @@ def effective_paths(dataset: xr.Dataset, ax: Axes | None = None) -> Axes:
     """
     exact = "total_gradient" not in dataset and "sum_gradient_share" in dataset
     name = "sum_gradient_share" if exact else "total_gradient"
-    _require(dataset, name, "path_length")
-    ax = _axes(ax)
+    require(dataset, name, "path_length")
+    ax = axes_or_new(ax)
     total = dataset[name]
-    ax.bar(total["path_length"].values, total.values, color=_BLUE, width=0.8)
-    _shade_effective(ax, dataset)
-    return _finished(ax, dataset, "Gradient from paths of each length", total, dataset["path_length"])
+    ax.bar(total["path_length"].values, total.values, color=BLUE, width=0.8)
+    shade_effective(ax, dataset)
+    return finished(ax, dataset, "Gradient from paths of each length", total, dataset["path_length"])
 
 
 def layer_gradient(dataset: xr.Dataset, ax: Axes | None = None) -> Axes:
@@ -281,8 +293,8 @@ def layer_gradient(dataset: xr.Dataset, ax: Axes | None = None) -> Axes:
     """
     from matplotlib.colors import LogNorm
 
-    _require(dataset, "layer_gradient_norm", "layer", "path_length")
-    ax = _axes(ax)
+    require(dataset, "layer_gradient_norm", "layer", "path_length")
+    ax = axes_or_new(ax)
     array = dataset["layer_gradient_norm"]
     norm = mean_over_draws(array, "layer", "path_length").transpose("layer", "path_length")
     positive = norm.values[norm.values > 0]
@@ -293,15 +305,17 @@ def layer_gradient(dataset: xr.Dataset, ax: Axes | None = None) -> Axes:
         np.arange(norm.sizes["layer"]),
         np.ma.masked_invalid(_positive(norm.values)),
         norm=LogNorm(min(low, high / 10), high),
-        cmap=_COLOURS,
+        cmap=COLOURS,
         shading="nearest",
     )
     figure = ax.get_figure()
     assert figure is not None
-    figure.colorbar(image, ax=ax, label=_wrapped(_capital(_label(array))), extend="min" if lowest < low else "neither")
-    ax.set_yticks(*_layer_ticks(dataset), fontsize="x-small")
+    figure.colorbar(
+        image, ax=ax, label=wrapped(capital(axis_label(array))), extend="min" if lowest < low else "neither"
+    )
+    ax.set_yticks(*layer_ticks(dataset), fontsize="x-small")
     ax.invert_yaxis()
-    finished = _finished(ax, dataset, "Gradient at each block by path length", dataset["layer"], dataset["path_length"])
+    finished = finished(ax, dataset, "Gradient at each block by path length", dataset["layer"], dataset["path_length"])
     ax.grid(False)
     return finished
 
@@ -320,16 +334,16 @@ def block_statistic(dataset: xr.Dataset, name: str = "branch_to_skip_ratio", ax:
     Raises:
         ValueError: If the dataset has no such variable over ``layer``.
     """
-    _require(dataset, name, "layer")
-    ax = _axes(ax)
+    require(dataset, name, "layer")
+    ax = axes_or_new(ax)
     values, interval = mean_over_draws(dataset[name], "layer"), None
     if has(dataset, f"{name}_standard_error", "layer"):
         half = _STANDARD_ERRORS * dataset[f"{name}_standard_error"].values
         interval = values.values - half, values.values + half
     if (values < 0).any():
-        ax.axhline(0, color=_GREY, linewidth=1)
-    _points_by_layer(ax, dataset, values, interval)
-    return _finished(ax, dataset, _capital(name.replace("_", " ")), dataset[name], "block")
+        ax.axhline(0, color=GREY, linewidth=1)
+    points_by_layer(ax, dataset, values, interval)
+    return finished(ax, dataset, capital(name.replace("_", " ")), dataset[name], "block")
 
 
 Draw = Callable[..., "Axes"]
@@ -382,7 +396,7 @@ def figures(result: xr.Dataset | xr.DataTree) -> dict[str, Figure]:
     drawn: dict[str, Figure] = {}
     for group, dataset in groups(result):
         for name, draw in available(dataset).items():
-            figure = _new_figure()
+            figure = new_figure()
             draw(dataset, ax=figure.subplots())
             drawn["-".join([*group.split("/"), name] if group else [name])] = figure
     if not drawn:
@@ -412,154 +426,6 @@ def save_figures(result: xr.Dataset | xr.DataTree, directory: str | Path) -> lis
         paths.append(directory / f"{name}.png")
         figure.savefig(paths[-1], dpi=150)
     return paths
-
-
-def _axes(ax: Axes | None) -> Axes:
-    if ax is not None:
-        return ax
-    _matplotlib()
-    from matplotlib import pyplot
-
-    _, new = pyplot.subplots(figsize=_SIZE, layout="constrained")
-    return new
-
-
-def _new_figure() -> Figure:
-    _matplotlib()
-    from matplotlib.figure import Figure
-
-    return Figure(_SIZE, layout="constrained")  # not pyplot's, which would need a display or keep it open
-
-
-def _matplotlib() -> None:
-    try:
-        import matplotlib  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError("figures need matplotlib: pip install 'resnet-lesion[plot]'") from error
-
-
-def _require(dataset: xr.Dataset, name: str, *dims: str) -> None:
-    if not has(dataset, name, *dims):
-        over = f" over {' and '.join(dims)}" if dims else ""
-        seen = {str(key): array.dims for key, array in dataset.data_vars.items()}
-        raise ValueError(f"expected a dataset with {name!r}{over}, got {seen}.")
-
-
-def _finished(ax: Axes, dataset: xr.Dataset, title: str, y: xr.DataArray, x: xr.DataArray | str) -> Axes:
-    """Give the axes what all figures have in common."""
-    ax.set_xlabel(_capital(x if isinstance(x, str) else _label(x)))
-    ax.set_ylabel(_wrapped(_capital(_label(y))))
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.grid(True, axis="y", color="0.9")
-    ax.set_axisbelow(True)
-    above = bool(ax.get_legend_handles_labels()[1])
-    if above:
-        ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False, fontsize="small", borderaxespad=0.2)
-    about = str(dataset.attrs.get("model", ""))
-    ax.set_title(f"{title}: {about}" if about else title, loc="left", fontsize="medium", pad=24 if above else 6)
-    return ax
-
-
-def _label(array: xr.DataArray) -> str:
-    units = str(array.attrs.get("units", "1"))
-    name = str(array.attrs.get("long_name", str(array.name).replace("_", " ")))
-    return name if units in ("1", "") else f"{name} ({units})"
-
-
-def _wrapped(text: str) -> str:
-    return textwrap.fill(text, _LABEL_WIDTH)  # the vertical axis is short
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
-
-
-def _reference_levels(ax: Axes, dataset: xr.Dataset) -> None:
-    """Draw the errors of the whole network and of guessing."""
-    n_classes = dataset.attrs.get("n_classes", dataset.sizes.get("class"))
-    baseline = float(dataset["baseline_error"]) if "baseline_error" in dataset else None
-    chance = 1 - 1 / int(n_classes) if n_classes else None
-    close = baseline is not None and chance is not None and abs(chance - baseline) < 0.06
-    if baseline is not None:
-        _level(ax, baseline, "whole network", "-", "top" if close else "center_baseline")
-    if chance is not None:
-        _level(ax, chance, "chance", "--", "bottom" if close else "center_baseline")
-
-
-def _level(ax: Axes, level: float, name: str, style: str, side: Any = "center_baseline") -> None:
-    """Draw a horizontal line, named at the right edge."""
-    ax.axhline(level, color="black", linewidth=1, linestyle=style, zorder=1)
-    ax.text(1.01, level, name, transform=ax.get_yaxis_transform(), va=side, fontsize="small")
-
-
-def _interval(dataset: xr.Dataset) -> tuple[NDArray[Any], NDArray[Any]] | None:
-    if not {"error_low", "error_high"} <= set(dataset.data_vars):
-        return None
-    return dataset["error_low"].values, dataset["error_high"].values
-
-
-def _points_by_layer(
-    ax: Axes, dataset: xr.Dataset, values: xr.DataArray, interval: tuple[NDArray[Any], NDArray[Any]] | None
-) -> None:
-    x = np.arange(dataset.sizes["layer"])
-    projects = dataset["is_downsampling"].values.astype(bool) if "is_downsampling" in dataset.coords else x < 0
-    # a plain network has no shortcuts at all, so nothing is said of the others
-    other = "other block" if projects.any() else None
-    kinds = [(projects, "s", _VERMILLION, "downsampling block"), (~projects, "o", _BLUE, other)]
-    for chosen, marker, colour, label in kinds:
-        if chosen.any():
-            part = None if interval is None else (interval[0][chosen], interval[1][chosen])
-            _points(ax, x[chosen], values.values[chosen], part, color=colour, marker=marker, label=label)
-    ax.set_xticks(*_layer_ticks(dataset), rotation=90, fontsize="x-small")
-    ax.set_xlim(-1, len(x))
-
-
-def _points(
-    ax: Axes,
-    x: NDArray[Any],
-    y: NDArray[Any],
-    interval: tuple[NDArray[Any], NDArray[Any]] | None,
-    *,
-    color: str,
-    marker: str = "o",
-    label: str | None = None,
-) -> None:
-    # rounding may put an end of the interval on the wrong side of the point
-    bars = None if interval is None else np.clip([y - interval[0], interval[1] - y], 0, None)
-    ax.errorbar(x, y, bars, fmt=marker, color=color, markersize=4, linewidth=1, capsize=0, label=label)
-
-
-def _integer_ticks(ax: Axes) -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-
-
-def _layer_ticks(dataset: xr.Dataset) -> tuple[list[int], list[str]]:
-    """Choose the blocks to name along an axis: the first of each stage, and between them as many as stay readable."""
-    names = dataset["layer"].values.astype(str)
-    stage = dataset["stage"].values if "stage" in dataset.coords else np.zeros(len(names), dtype=int)
-    starts = [0, *(np.flatnonzero(np.diff(stage)) + 1).tolist(), len(names)]
-    step = -(-len(names) // _LAYER_LABELS)
-    ticks = [
-        tick
-        for start, stop in pairwise(starts)
-        for tick in range(start, stop, step)
-        if tick == start or stop - tick > step / 2
-    ]
-    return ticks, names[ticks].tolist()
-
-
-def _shade_effective(ax: Axes, dataset: xr.Dataset) -> None:
-    prefix = "" if "effective_low" in dataset else "sum_"
-    ends = f"{prefix}effective_low", f"{prefix}effective_high"
-    if not set(ends) <= set(dataset.variables):
-        return
-    low, high = (int(dataset[end]) for end in ends)
-    label = f"effective range, {low} to {high} blocks"
-    if f"{prefix}effective_path_fraction" in dataset:
-        label += f": {percent(float(dataset[f'{prefix}effective_path_fraction']))} of all paths"
-    ax.axvspan(low - 0.5, high + 0.5, color=_GREEN, alpha=0.2, linewidth=0, zorder=0, label=label)
 
 
 def _central(fraction: NDArray[np.float64]) -> tuple[int, int]:
