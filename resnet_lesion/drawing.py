@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # Okabe & Ito's palette, which stays apart for all common kinds of colour blindness
-BLUE, _VERMILLION, _GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#777777"
+BLUE, VERMILLION, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#777777"
 COLOURS = "cividis"
 _SIZE = (8.0, 4.5)
 _LAYER_LABELS = 18
@@ -123,7 +123,7 @@ def points_by_layer(
     projects = dataset["is_downsampling"].values.astype(bool) if "is_downsampling" in dataset.coords else x < 0
     # a plain network has no shortcuts at all, so nothing is said of the others
     other = "other block" if projects.any() else None
-    kinds = [(projects, "s", _VERMILLION, "downsampling block"), (~projects, "o", BLUE, other)]
+    kinds = [(projects, "s", VERMILLION, "downsampling block"), (~projects, "o", BLUE, other)]
     for chosen, marker, colour, label in kinds:
         if chosen.any():
             part = None if interval is None else (interval[0][chosen], interval[1][chosen])
@@ -180,4 +180,4 @@ def shade_effective(ax: Axes, dataset: xr.Dataset) -> None:
     label = f"effective range, {low} to {high} blocks"
     if f"{prefix}effective_path_fraction" in dataset:
         label += f": {percent(float(dataset[f'{prefix}effective_path_fraction']))} of all paths"
-    ax.axvspan(low - 0.5, high + 0.5, color=_GREEN, alpha=0.2, linewidth=0, zorder=0, label=label)
+    ax.axvspan(low - 0.5, high + 0.5, color=GREEN, alpha=0.2, linewidth=0, zorder=0, label=label)

@@ -315,9 +315,9 @@ def layer_gradient(dataset: xr.Dataset, ax: Axes | None = None) -> Axes:
     )
     ax.set_yticks(*layer_ticks(dataset), fontsize="x-small")
     ax.invert_yaxis()
-    finished = finished(ax, dataset, "Gradient at each block by path length", dataset["layer"], dataset["path_length"])
+    finished(ax, dataset, "Gradient at each block by path length", dataset["layer"], dataset["path_length"])
     ax.grid(False)
-    return finished
+    return ax
 
 
 def block_statistic(dataset: xr.Dataset, name: str = "branch_to_skip_ratio", ax: Axes | None = None) -> Axes:
