@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from resnet_lesion.errors import AdapterError
 from resnet_lesion.network import ResidualNetwork, Trace
 from resnet_lesion.orders import IntArray, as_positive
 from resnet_lesion.streams import Plan, forward_lesions
@@ -76,15 +77,26 @@ class Chunks:
         """
         chunk = 0
         while chunk < len(self._plans):
-            pieces = self._attempt(chunk, inputs, args)
-            if pieces is None:
-                rows = self._rows[chunk]
-                halves = [rows[: len(rows) // 2], rows[len(rows) // 2 :]]
-                self._rows[chunk : chunk + 1] = halves
-                self._plans[chunk : chunk + 1] = [Plan(self._orders[half]) for half in halves]
+            rows = self._rows[chunk]
+            try:
+                pieces = self._attempt(chunk, inputs, args)
+            except AdapterError:
+                raise
+            except RuntimeError:
+                if len(rows) == 1:
+                    raise
+                # what goes round the blocks, as in cross stages, has one row for each image where streams have several
+                self._split(chunk, [row[None] for row in rows])
                 continue
-            yield pieces, self._rows[chunk]
+            if pieces is None:
+                self._split(chunk, [rows[: len(rows) // 2], rows[len(rows) // 2 :]])
+                continue
+            yield pieces, rows
             chunk += 1
+
+    def _split(self, chunk: int, parts: list[IntArray]) -> None:
+        self._rows[chunk : chunk + 1] = parts
+        self._plans[chunk : chunk + 1] = [Plan(self._orders[part]) for part in parts]
 
     def _attempt(self, chunk: int, inputs: Tensor, args: tuple[object, ...]) -> Tensor | None:
         """Run a chunk, halving the images while memory is short; None if one image alone is too many."""

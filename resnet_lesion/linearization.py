@@ -58,7 +58,8 @@ class Linearization:
 
     Raises:
         AdapterError: If the model does not run its blocks once each in order.
-        ValueError: If the model has gradient checkpointing switched on, or is a plain network.
+        ValueError: If the model has gradient checkpointing switched on, or is a plain network, or its blocks do not
+            stand in a row.
     """
 
     def __init__(
@@ -102,6 +103,7 @@ class Linearization:
         lanes = _lanes(inputs, n_gradients)
         leaf = _repeated(inputs, lanes).requires_grad_()
         last = leaf
+        leaves: list[Tensor] = []  # the blocks' outputs
         # before block 0, between the blocks, behind the last; None where a block's output is the next one's input
         links: list[_Link | None] = []
 
@@ -110,6 +112,7 @@ class Linearization:
                 nonlocal last
                 links.append(None if x is last else _Link(last, x))
                 last = _repeated(y, lanes).requires_grad_()
+                leaves.append(last)
                 return last
 
             return run
@@ -121,6 +124,7 @@ class Linearization:
             output = network.model(leaf, *(_repeated_arg(arg, self._n, lanes) for arg in args))
             values = objective(output[: self._n])
             total = values.sum()
+        _require_a_row(network, leaf, leaves, [*(link.output if link else None for link in links), total])
         self._links = links
         (head,) = torch.autograd.grad(total, last, allow_unused=True, materialize_grads=True)
         self.scale = 1.0 if head.dtype == torch.float16 else _SCALE
@@ -270,6 +274,35 @@ def _pull_back(output: Tensor, leaf: Tensor, gradients: Tensor, out: Tensor | No
         stop = min(start + lanes, len(gradients))
         result[start:stop] = pulled[: (stop - start) * n].reshape(stop - start, *result.shape[1:])
     return result
+
+
+def _require_a_row(network: ResidualNetwork, leaf: Tensor, leaves: list[Tensor], fed: list[Tensor | None]) -> None:
+    """Refuse a model in which something goes round the blocks: each may be fed by the one before it only."""
+    cut = [leaf, *leaves]
+    for i, value in enumerate(fed):
+        if value is None:
+            continue
+        sources = _leaves_behind(value)
+        if any(id(other) in sources for other in cut if other is not cut[i]):
+            where = repr(network.layers[i]) if i < len(network) else "the model's output"
+            raise ValueError(
+                f"expected blocks in a row, but what reaches {where} does not come from the block before it alone: "
+                "some paths go round the blocks (as in cross stages and parallel streams), and their lengths cannot be "
+                "told. Deletion, Reorder, evaluate and routed work on this model."
+            )
+
+
+def _leaves_behind(output: Tensor) -> set[int]:
+    """Return the ids of the leaves that a value was computed from."""
+    found, seen, todo = {id(output)}, set[Any](), [output.grad_fn]
+    while todo:
+        node = todo.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        found.add(id(getattr(node, "variable", None)))
+        todo += [function for function, _ in node.next_functions]
+    return found
 
 
 def _lanes(x: Tensor, n_gradients: int) -> int:

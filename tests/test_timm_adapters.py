@@ -1,0 +1,93 @@
+"""Every adapter proves itself on a small network of timm's, with random norms, gains and layer scales."""
+
+import numpy as np
+import pytest
+import timm
+import torch
+from torch import nn
+
+import resnet_lesion as rl
+from resnet_lesion.testing import check_adapter
+
+# name, pixels, number of blocks, options
+NETWORKS = [
+    ("res2net50_14w_8s", 64, 16, {}),
+    ("resnest14d", 64, 4, {"drop_path_rate": 0.1}),
+    ("skresnet18", 64, 8, {"drop_path_rate": 0.1}),
+    ("legacy_seresnet18", 64, 8, {}),
+    ("legacy_seresnext26_32x4d", 64, 8, {}),
+    ("tresnet_m", 64, 21, {"drop_path_rate": 0.1}),
+    ("nf_resnet26", 64, 8, {"drop_path_rate": 0.1}),
+    ("nf_regnet_b0", 64, 16, {}),
+    ("inception_resnet_v2", 96, 40, {}),
+    ("gcresnext26ts", 64, 8, {"drop_path_rate": 0.1}),
+    ("repvgg_a0", 64, 17, {}),
+    ("cspresnet50", 64, 13, {"drop_path_rate": 0.1}),
+    ("cspdarknet53", 64, 23, {}),
+    ("regnetx_002", 64, 13, {"drop_path_rate": 0.1}),
+    ("regnetz_005", 64, 17, {}),
+    ("regnetv_040", 64, 22, {}),
+    ("convnext_atto", 64, 12, {"drop_path_rate": 0.1}),
+    ("efficientnet_b0", 64, 9, {"drop_path_rate": 0.1}),
+    ("mobilenetv3_small_050", 64, 7, {}),
+    ("vit_tiny_patch16_224", 64, 24, {"img_size": 64, "drop_path_rate": 0.1}),
+    ("eva02_tiny_patch14_224", 70, 24, {"img_size": 70}),
+    ("cait_xxs24_224", 64, 48, {"img_size": 64}),
+    ("swin_tiny_patch4_window7_224", 56, 24, {"img_size": 56}),
+    ("poolformer_s12", 64, 24, {}),
+    ("vgg11_bn", 64, 4, {}),
+]
+
+
+@pytest.mark.parametrize(("name", "pixels", "n_blocks", "options"), NETWORKS, ids=[row[0] for row in NETWORKS])
+def test_contract(name, pixels, n_blocks, options):
+    model = timm.create_model(name, num_classes=5, **options)
+    assert len(rl.wrap(model)) == n_blocks
+    assert check_adapter(model, torch.randn(1, 3, pixels, pixels, generator=torch.Generator().manual_seed(0))) < 1e-12
+
+
+def test_deleting_a_plain_layer_is_a_network_without_it():
+    model = timm.create_model("vgg11", num_classes=5).double().eval()
+    network = rl.wrap(model)
+    assert network.layers == ("features.8", "features.13", "features.16", "features.18")
+    inputs = torch.randn(2, 3, 64, 64, dtype=torch.float64)
+    with torch.no_grad():
+        for layer in network.layers:
+            first = int(layer.rpartition(".")[2])
+            without = nn.Sequential(*(m for i, m in enumerate(model.features) if i not in (first, first + 1)))
+            expected = model.forward_head(without(inputs))
+            with network.lesioned(delete=layer):
+                assert torch.equal(model(inputs), expected), layer
+    with pytest.raises(ValueError, match="has no skip: a plain network has a single path"):
+        rl.PathGradient(model).attribute(inputs, target=0)
+
+
+def test_branches_of_a_transformer_block_are_deleted_one_by_one():
+    model = timm.create_model("vit_tiny_patch16_224", img_size=32, depth=3, num_classes=5).eval()
+    network, inputs = rl.wrap(model), torch.randn(2, 3, 32, 32)
+    modules = {f"blocks.{i}.{part}": (i, k) for i in range(3) for k, part in ((1, "attn"), (2, "mlp"))}
+    assert network.layers == tuple(modules)
+    assert network.stage.tolist() == [0] * 6
+    with torch.no_grad():
+        for layer, (i, k) in modules.items():
+            exit_ = getattr(model.blocks[i], f"drop_path{k}")
+            handle = exit_.register_forward_hook(lambda _module, _args, output: torch.zeros_like(output))
+            expected = model(inputs)
+            handle.remove()
+            with network.lesioned(delete=layer):
+                assert torch.equal(model(inputs), expected), layer
+    result = rl.PathGradient(model.double()).analyze((inputs, torch.tensor([0, 1])), show_progress=False)
+    assert result.convergence_delta < 1e-12
+    assert np.isfinite(result.sum_gradient_norm).all()
+
+
+def test_paths_around_the_blocks_are_refused_not_lost():
+    model = timm.create_model("cspresnet50", num_classes=5)
+    data = torch.randn(2, 3, 64, 64), torch.tensor([0, 1])
+    with pytest.raises(ValueError, match="expected blocks in a row"):
+        rl.PathGradient(model).analyze(data, show_progress=False)
+    result = rl.Deletion(model).analyze(data, show_progress=False)
+    network = rl.wrap(model.eval())
+    for i, layer in enumerate(network.layers):
+        with torch.no_grad(), network.lesioned(delete=layer):
+            assert result.correct[i] == (model(data[0]).argmax(1) == data[1]).sum(), layer
