@@ -26,5 +26,8 @@ from resnet_lesion.reorder import Reorder as Reorder
 from resnet_lesion.storage import open as open
 from resnet_lesion.storage import save as save
 from resnet_lesion.study import study as study
+from resnet_lesion.support import Support as Support
+from resnet_lesion.support import supported as supported
+from resnet_lesion.support import supported_models as supported_models
 
 _load_adapters()

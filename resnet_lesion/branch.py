@@ -19,6 +19,7 @@ Transform: TypeAlias = str | Callable[[Tensor], Tensor] | None
 """A submodule's name relative to the block, a function of one tensor, or None for the identity."""
 
 ENTRY_POINT_GROUP = "resnet_lesion.adapters"
+KNOWN_CLASSES = " Known block classes: "
 HOW_TO = "docs/how-to/write-an-adapter.md"
 
 
@@ -59,8 +60,8 @@ _A = TypeVar("_A", bound=Adapter)
 @singledispatch
 def _describe(block: nn.Module) -> Branch | Chain | None:
     raise TypeError(
-        f"expected a residual block that an adapter describes, got {_class_name(type(block))}. "
-        f"Known classes: {known_blocks()}. Register an adapter with resnet_lesion.register_adapter; see {HOW_TO}."
+        f"expected a residual block that an adapter describes, got {_class_name(type(block))}."
+        f"{KNOWN_CLASSES}{known_blocks()}. Register an adapter with resnet_lesion.register_adapter; see {HOW_TO}."
     )
 
 

@@ -1,4 +1,4 @@
-"""The command ``resnet-lesion``: demo, study, show, plot."""
+"""The command ``resnet-lesion``: demo, study, show, plot, models."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from resnet_lesion.errors import AdapterError
 from resnet_lesion.plots import save_figures
 from resnet_lesion.study import study
 from resnet_lesion.summary import groups, summarise
+from resnet_lesion.support import supported_models
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -105,6 +106,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     plot.add_argument("file", type=Path, metavar="FILE.nc")
     plot.add_argument("--out", type=Path, metavar="DIR", help="where to write (default: FILE-figures)")
+
+    models = _command(
+        commands,
+        "models",
+        _models,
+        "tell which timm models are covered, and why not where not; downloads nothing",
+        "resnet-lesion models 'resnet*'",
+        "resnet-lesion models densenet121",
+    )
+    models.add_argument("pattern", metavar="PATTERN", help="a name, or a pattern with * and ?; '*' takes minutes")
+    models.add_argument("--workers", type=_positive, metavar="N", help="processes (default: one for each core)")
     return parser
 
 
@@ -232,6 +244,18 @@ def _describe(tree: xr.DataTree, data: str, command_line: str) -> None:
             node.attrs["data"] = f"{dataset.attrs['data'].partition(' from ')[0]} from {data}"
         created = dataset.attrs.get("created", created)
     tree.attrs["history"] = f"{created}: {command_line}"
+
+
+def _models(args: argparse.Namespace) -> None:
+    n_covered = n_models = 0
+    for answer in supported_models(args.pattern, args.workers):
+        n_models, n_covered = n_models + 1, n_covered + answer.covered
+        if answer.covered:
+            paths = "" if answer.path_gradients else f"; no path gradients: {answer.reason}"
+            print(f"{answer.name}: {answer.n_blocks} blocks ({', '.join(answer.block_classes)}){paths}", flush=True)
+        else:
+            print(f"{answer.name}: not covered: {answer.reason}", flush=True)
+    print(f"{n_covered} of {n_models} covered.")
 
 
 def _device(name: str | None) -> torch.device:

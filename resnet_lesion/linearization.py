@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from resnet_lesion.block import Block, Forward, replaced_forwards
 from resnet_lesion.errors import AdapterError
-from resnet_lesion.network import ResidualNetwork, check_run_order
+from resnet_lesion.forward_pass import check_run_order
+from resnet_lesion.network import ResidualNetwork
 from resnet_lesion.orders import DELETED, IntArray
 from resnet_lesion.streams import Plan
 

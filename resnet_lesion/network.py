@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,14 +12,15 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from resnet_lesion.block import Block, Forward, replaced_forwards
-from resnet_lesion.branch import HOW_TO, Branch, did_you_mean, find_branch, is_block, known_blocks
+from resnet_lesion.branch import Branch, did_you_mean, find_branch, is_block
 from resnet_lesion.chain import Chain
 from resnet_lesion.errors import AdapterError
+from resnet_lesion.forward_pass import watch
 from resnet_lesion.isolation import isolated
 from resnet_lesion.orders import DELETED, as_orders
+from resnet_lesion.refusals import analysable, no_blocks
 from resnet_lesion.routing import as_path, route
-
-_Note = Callable[[int, Tensor, Tensor], None]
+from resnet_lesion.verification import verify
 
 
 @dataclass(frozen=True)
@@ -40,14 +38,15 @@ class ResidualNetwork:
     Attributes:
         model: The model itself, unchanged.
         blocks: Its residual blocks, in forward order.
+        chains: The modules that hold several blocks in one forward, which are opened while it is analysed.
     """
 
     def __init__(self, model: nn.Module) -> None:
-        model = _analysable(model)
+        model = analysable(model)
         self.model = model
         names = {module: name for name, module in model.named_modules()}
         blocks: list[Block] = []
-        self._chains: list[Chain] = []
+        chains: list[Chain] = []
         self._parents: list[str] = []
         for module, name in names.items():
             found = find_branch(module) if is_block(module) else None
@@ -58,7 +57,7 @@ class ResidualNetwork:
                 # a module that another network has open keeps its links, so that contexts nest
                 opened = vars(found.module).get("forward")
                 chain = opened if isinstance(opened, Chain) else found
-                self._chains.append(chain)
+                chains.append(chain)
                 where = names[chain.module]
                 for key, link in chain.links.items():
                     branch = find_branch(link) if is_block(link) else None
@@ -66,8 +65,9 @@ class ResidualNetwork:
                         blocks.append(Block(".".join(filter(None, (where, key))), link, branch))
                         self._parents.append(where.rpartition(".")[0])
         if not blocks:
-            raise TypeError(_no_blocks(model))
+            raise TypeError(no_blocks(model))
         self.blocks: tuple[Block, ...] = tuple(blocks)
+        self.chains: tuple[Chain, ...] = tuple(chains)
 
     def __len__(self) -> int:
         return len(self.blocks)
@@ -237,57 +237,7 @@ class ResidualNetwork:
                 each in order.
             ValueError: If the model does not take these inputs, or they are not finite.
         """
-        if not len(inputs) or not torch.isfinite(inputs).all():
-            raise ValueError(
-                f"expected at least one input to verify the blocks on, and only finite values, "
-                f"got shape {tuple(inputs.shape)}{' with NaN or infinity' if len(inputs) else ''}."
-            )
-        inputs, exits, deviations = self.to_device(inputs), dict[int, list[Tensor]](), list[float]()
-
-        def keep(i: int, _module: nn.Module, _args: Any, output: Tensor) -> None:
-            exits.setdefault(i, []).append(output.clone())  # the block may add the shortcut to it in place
-
-        def check(i: int, x: Tensor, y: Tensor) -> None:
-            block, residuals = self.blocks[i], exits.pop(i, [])
-            if len(residuals) != 1:
-                raise AdapterError(
-                    f"block {block.layer!r} ({type(block.module).__name__}) ran its branch exit {block.branch.exit!r} "
-                    f"{len(residuals)} times; expected once. Name a module that only the branch uses; see {HOW_TO}."
-                )
-            try:
-                expected = block.combine(x, residuals[0])
-            except AdapterError:
-                raise
-            except RuntimeError as reason:
-                raise AdapterError(
-                    f"block {block.layer!r} ({type(block.module).__name__}) cannot be put together as {block.branch} "
-                    f"says: {reason}. Correct its adapter; see {HOW_TO}."
-                ) from reason
-            if expected.shape != y.shape:
-                raise AdapterError(
-                    f"block {block.layer!r}: the adapter makes shape {tuple(expected.shape)}, "
-                    f"the block {tuple(y.shape)}. Correct its adapter; see {HOW_TO}."
-                )
-            error, size = float((expected - y).abs().max()), float(y.abs().max())
-            deviation = error / size if size else error
-            # `not <=` so that NaN fails too
-            if not deviation <= 16 * torch.finfo(y.dtype).eps:
-                raise AdapterError(
-                    f"block {block.layer!r} ({type(block.module).__name__}) is not post(shortcut(x) + branch(x)) as "
-                    f"{block.branch} says: relative deviation {deviation:.3g}. Correct its adapter; see {HOW_TO}."
-                )
-            deviations.append(deviation)
-
-        with isolated(self.model), torch.no_grad():
-            deviations += self._verify_chains(inputs)
-        with ExitStack() as stack, self.isolated(), torch.no_grad():
-            for i, block in enumerate(self.blocks):
-                for name in block.entries:
-                    block.part(name)  # must exist
-                handle = block.part(block.branch.exit).register_forward_hook(partial(keep, i))
-                stack.callback(handle.remove)
-            self._watched(inputs, check)
-        return max(deviations)
+        return verify(self, inputs)
 
     def trace(self, inputs: Tensor, *args: object) -> Trace:
         """Run the whole model once and note the shape of every block's input and output.
@@ -304,8 +254,8 @@ class ResidualNetwork:
         shapes: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
         inputs = self.to_device(inputs)
         with self.isolated(), torch.no_grad():
-            output = self._watched(
-                inputs, lambda _i, x, y: shapes.append((tuple(x.shape[1:]), tuple(y.shape[1:]))), *args
+            output = watch(
+                self, inputs, lambda _i, x, y: shapes.append((tuple(x.shape[1:]), tuple(y.shape[1:]))), *args
             )
         if not isinstance(output, Tensor) or output.shape[:1] != inputs.shape[:1]:
             got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
@@ -322,73 +272,8 @@ class ResidualNetwork:
 
     @contextmanager
     def _opened(self) -> Iterator[None]:
-        with replaced_forwards({chain.module: chain for chain in self._chains}):
+        with replaced_forwards({chain.module: chain for chain in self.chains}):
             yield
-
-    def _verify_chains(self, inputs: Tensor) -> list[float]:
-        if not self._chains:
-            return []
-        seen: list[tuple[Chain, Tensor, tuple[Any, ...], dict[str, Any], Tensor]] = []
-
-        def keep(chain: Chain, _module: nn.Module, args: tuple[Any, ...], named: dict[str, Any], y: Tensor) -> None:
-            seen.append((chain, args[0].clone(), args[1:], named, y.clone()))
-
-        with ExitStack() as stack:
-            for chain in self._chains:
-                stack.callback(chain.module.register_forward_hook(partial(keep, chain), with_kwargs=True).remove)
-            self._run(inputs)
-        deviations = []
-        for chain, x, args, named, y in seen:
-            try:
-                difference, size = float((chain(x, *args, **named) - y).abs().max()), float(y.abs().max())
-            except RuntimeError as error:
-                raise AdapterError(
-                    f"{type(chain.module).__name__} cannot run the links {list(chain.links)} in a row: {error}. "
-                    f"Correct its adapter; see {HOW_TO}."
-                ) from error
-            deviations.append(difference / size if size else difference)
-            if not deviations[-1] <= 16 * torch.finfo(y.dtype).eps:
-                raise AdapterError(
-                    f"{type(chain.module).__name__} does not compute the links {list(chain.links)} one after another: "
-                    f"relative deviation {deviations[-1]:.3g}. Correct its adapter; see {HOW_TO}."
-                )
-        return deviations
-
-    def _run(self, inputs: Tensor, *args: object) -> object:
-        try:
-            return self.model(inputs, *args)
-        except (AdapterError, torch.OutOfMemoryError):
-            raise
-        except (RuntimeError, AssertionError) as error:
-            raise ValueError(
-                f"the model does not take inputs of shape {tuple(inputs.shape)}: {error}. "
-                f"Expected (N, channels, height, width) as the model was built for{_expected_input(self.model)}."
-            ) from error
-
-    def _watched(self, inputs: Tensor, note: _Note, *args: object) -> object:
-        ran, versions = list[int](), dict[int, int]()
-
-        def before(i: int, _module: nn.Module, given: tuple[Tensor, ...], named: dict[str, object]) -> None:
-            if len(given) != 1 or named:
-                raise AdapterError(
-                    f"expected block {self.layers[i]!r} to be called with one tensor, "
-                    f"got {len(given)} positional arguments and {sorted(named) or 'no keywords'}."
-                )
-            versions[i] = version_of(given[0])
-
-        def after(i: int, _module: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> None:
-            ran.append(i)
-            if version_of(given[0]) != versions[i]:
-                raise overwrites_input(self.blocks[i])
-            note(i, given[0], output)
-
-        with ExitStack() as stack:
-            for i, block in enumerate(self.blocks):
-                stack.callback(block.module.register_forward_pre_hook(partial(before, i), with_kwargs=True).remove)
-                stack.callback(block.module.register_forward_hook(partial(after, i)).remove)
-            output = self._run(inputs, *args)
-        check_run_order(ran, self.layers)
-        return output
 
     @property
     def _reference(self) -> Tensor:
@@ -421,83 +306,3 @@ def wrap(model: nn.Module | ResidualNetwork) -> ResidualNetwork:
         Branch(entry='conv1', exit='bn2', shortcut='downsample', preact=None, scale=None, post='act2', skip=True)
     """
     return model if isinstance(model, ResidualNetwork) else ResidualNetwork(model)
-
-
-def check_run_order(ran: Sequence[int], layers: Sequence[str]) -> None:
-    """Refuse a model that does not run its blocks once each, in the order of their names."""
-    if list(ran) == list(range(len(layers))):
-        return
-    counts = Counter(ran)
-    for i, layer in enumerate(layers):
-        if counts[i] != 1:
-            raise AdapterError(f"block {layer!r} ran {counts[i]} times in one forward pass; expected once.")
-    raise AdapterError(f"the blocks ran in the order {[layers[i] for i in ran]}; expected the order of their names.")
-
-
-def version_of(x: Tensor) -> int:
-    """Return how often a tensor was written to; always 0 in inference mode, where nobody counts."""
-    return 0 if x.is_inference() else x._version
-
-
-def overwrites_input(block: Block) -> AdapterError:
-    """Make the error for a block that works in place on its input.
-
-    Its shortcut hands on what the branch left there, so that the block without its branch is another function.
-    """
-    return AdapterError(
-        f"block {block.layer!r} ({type(block.module).__name__}) overwrites its input, which its shortcut and other "
-        "lesions still need. Let the branch begin out of place: inplace=False."
-    )
-
-
-def _analysable(model: object) -> nn.Module:
-    if not isinstance(model, nn.Module):
-        hint = f" Create it first: timm.create_model({model!r})." if isinstance(model, str) else ""
-        raise TypeError(
-            f"expected a torch.nn.Module or a ResidualNetwork, got {type(model).__name__} {model!r:.60}.{hint}"
-        )
-    original = getattr(model, "_orig_mod", None)
-    if isinstance(original, nn.Module):  # torch.compile's OptimizedModule ignores what is changed in its blocks later
-        model = original
-    for name, module in model.named_modules():
-        where = f"submodule {name!r}" if name else "the model"
-        if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
-            raise TypeError(
-                f"expected plain modules, but {where} is {type(module).__name__}, whose replicas would run without the "
-                "lesions. Pass its .module."
-            )
-        if isinstance(module, torch.fx.GraphModule):
-            raise TypeError(
-                f"expected modules that call their blocks, but {where} is an FX graph ({type(module).__name__}), "
-                "which ran its blocks when it was traced. Pass the model that it was made from."
-            )
-        if isinstance(module, torch.jit.ScriptModule):
-            raise TypeError(f"{where} is TorchScript, which ignores lesions. Pass the model that it was made from.")
-        if getattr(module, "_orig_mod", None) is not None or getattr(module, "_compiled_call_impl", None) is not None:
-            raise TypeError(f"{where} is compiled and would ignore lesions. Pass the model before it is compiled.")
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is None:
-            raise TypeError(
-                f"{where} ({type(module).__name__}) normalises with the statistics of its batch even in eval mode, "
-                "so one image's result depends on the others'. Use track_running_stats=True."
-            )
-    return model
-
-
-def _no_blocks(model: nn.Module) -> str:
-    own = Counter(
-        type(module).__qualname__
-        for module in model.modules()
-        if module is not model
-        and not type(module).__module__.startswith("torch.nn")
-        and any(True for _ in module.children())
-    )
-    seen = ", ".join(name for name, _ in own.most_common(5)) or "only torch.nn modules"
-    return (
-        f"{type(model).__qualname__} has no residual block that an adapter knows. Its own classes: {seen}. "
-        f"Known block classes: {known_blocks()}. To add one, see {HOW_TO}."
-    )
-
-
-def _expected_input(model: nn.Module) -> str:
-    size = (getattr(model, "pretrained_cfg", None) or {}).get("input_size")
-    return f", for instance (N, {', '.join(map(str, size))})" if size else ""

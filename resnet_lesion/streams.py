@@ -17,7 +17,8 @@ from torch import Tensor
 
 from resnet_lesion.block import Forward, replaced_forwards
 from resnet_lesion.errors import AdapterError
-from resnet_lesion.network import ResidualNetwork, check_run_order, overwrites_input, version_of
+from resnet_lesion.forward_pass import check_run_order, overwrites_input, version_of
+from resnet_lesion.network import ResidualNetwork
 from resnet_lesion.orders import DELETED, IntArray
 
 

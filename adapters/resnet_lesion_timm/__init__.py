@@ -8,11 +8,15 @@ from resnet_lesion_timm import convit as convit
 from resnet_lesion_timm import convmixer as convmixer
 from resnet_lesion_timm import convnext as convnext
 from resnet_lesion_timm import cspnet as cspnet
+from resnet_lesion_timm import densenet as densenet
+from resnet_lesion_timm import dla as dla
+from resnet_lesion_timm import dpn as dpn
 from resnet_lesion_timm import efficientnet_blocks as efficientnet_blocks
 from resnet_lesion_timm import eva as eva
 from resnet_lesion_timm import fasternet as fasternet
 from resnet_lesion_timm import fastvit as fastvit
 from resnet_lesion_timm import focalnet as focalnet
+from resnet_lesion_timm import hrnet as hrnet
 from resnet_lesion_timm import iformer as iformer
 from resnet_lesion_timm import inception_next as inception_next
 from resnet_lesion_timm import inception_resnet_v2 as inception_resnet_v2
@@ -30,6 +34,7 @@ from resnet_lesion_timm import res2net as res2net
 from resnet_lesion_timm import resnest as resnest
 from resnet_lesion_timm import resnet as resnet
 from resnet_lesion_timm import resnetv2 as resnetv2
+from resnet_lesion_timm import rexnet as rexnet
 from resnet_lesion_timm import senet as senet
 from resnet_lesion_timm import shvit as shvit
 from resnet_lesion_timm import sknet as sknet

@@ -6,9 +6,10 @@ from collections import OrderedDict
 from importlib.resources import files
 from typing import Any
 
-from timm.layers import BatchNormAct2d, create_conv2d
+from timm.layers import BatchNormAct2d, ClassifierHead, create_conv2d
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from timm.models.resnetv2 import ResNetV2
+from timm.models.vgg import VGG
 from torch import nn
 
 _DIGITS = {
@@ -25,7 +26,7 @@ _DIGITS = {
     "license": "mit",
     "description": "scikit-learn's digits, 8x8 pixels, grey repeated over three channels",
 }
-_UNTRAINED = {
+_UNTRAINED: dict[str, Any] = {
     "num_classes": 10,
     "input_size": (3, 32, 32),
     "pool_size": (8, 8),
@@ -37,11 +38,17 @@ _UNTRAINED = {
     "classifier": "head.fc",
 }
 
+_UNTRAINED_VGG = _UNTRAINED | {"first_conv": "features.0"}
+
 # the first of a name's tags is what timm takes when none is given
 default_cfgs = generate_default_cfgs(
     {
         "cifar_preactresnet110.digits": _DIGITS,
         "cifar_preactresnet110.untrained": _UNTRAINED,
+        "cifar_preactresnet56.untrained": _UNTRAINED,
+        "cifar_preactresnet38.untrained": _UNTRAINED,
+        "cifar_vgg15.untrained": _UNTRAINED_VGG,
+        "cifar_vgg15_bn.untrained": _UNTRAINED_VGG,
     }
 )
 
@@ -74,15 +81,78 @@ class CifarResNetV2(ResNetV2):
             info["reduction"] = reduction
 
 
+class CifarVGG(VGG):
+    """timm's VGG for CIFAR: 15 convolutions, 128 channels in each, then average pooling and one linear layer.
+
+    All layers but the first, which has the image's three channels as input, keep the shape and can be deleted. Like the
+    residual networks it halves the resolution twice.
+
+    References:
+        Simonyan & Zisserman 2015 (arXiv:1409.1556); Veit, Wilber & Belongie 2016, section 4.1 (arXiv:1605.06431).
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        stage = [128] * 5
+        super().__init__(cfg=[*stage, "M", *stage, "M", *stage], mlp_ratio=1 / 4096, **kwargs)
+        self.register_module(
+            "pre_logits", nn.Identity()
+        )  # timm's two layers of 4096 are larger than all others together
+        factory = {name: kwargs[name] for name in ("device", "dtype") if name in kwargs}
+        self.head = ClassifierHead(
+            self.num_features,
+            self.num_classes,
+            pool_type=kwargs.get("global_pool", "avg"),
+            drop_rate=self.drop_rate,
+            **factory,
+        )
+        self.head_hidden_size = self.num_features
+        nn.init.normal_(self.head.fc.weight, 0, 0.01)
+        nn.init.zeros_(self.head.fc.bias)
+
+
 @register_model
 def cifar_preactresnet110(pretrained: bool = False, **kwargs: Any) -> CifarResNetV2:
     """Build the pre-activation ResNet-110 of the paper: 54 basic blocks, 1.73 million parameters."""
+    return _preactresnet("cifar_preactresnet110", pretrained, layers=(18, 18, 18), **kwargs)
+
+
+@register_model
+def cifar_preactresnet56(pretrained: bool = False, **kwargs: Any) -> CifarResNetV2:
+    """Build its sibling with 27 basic blocks, 0.86 million parameters."""
+    return _preactresnet("cifar_preactresnet56", pretrained, layers=(9, 9, 9), **kwargs)
+
+
+@register_model
+def cifar_preactresnet38(pretrained: bool = False, **kwargs: Any) -> CifarResNetV2:
+    """Build its sibling with 18 basic blocks, 0.56 million parameters."""
+    return _preactresnet("cifar_preactresnet38", pretrained, layers=(6, 6, 6), **kwargs)
+
+
+@register_model
+def cifar_vgg15(pretrained: bool = False, **kwargs: Any) -> CifarVGG:
+    """Build the paper's contrast to a residual network: 15 plain layers of 128 channels, 2.1 million parameters."""
+    return _vgg("cifar_vgg15", pretrained, **kwargs)
+
+
+@register_model
+def cifar_vgg15_bn(pretrained: bool = False, **kwargs: Any) -> CifarVGG:
+    """Build the same with batch norm after each convolution, without which 15 layers hardly train."""
+    return _vgg("cifar_vgg15_bn", pretrained, norm_layer=nn.BatchNorm2d, **kwargs)
+
+
+def _preactresnet(name: str, pretrained: bool, **kwargs: Any) -> CifarResNetV2:
     network: CifarResNetV2 = build_model_with_cfg(
         CifarResNetV2,
-        "cifar_preactresnet110",
+        name,
         pretrained,
         feature_cfg={"out_indices": (0, 1, 2, 3), "flatten_sequential": True},  # one stage less than timm's default
-        layers=(18, 18, 18),
         **kwargs,
+    )
+    return network
+
+
+def _vgg(name: str, pretrained: bool, **kwargs: Any) -> CifarVGG:
+    network: CifarVGG = build_model_with_cfg(
+        CifarVGG, name, pretrained, feature_cfg={"out_indices": (0, 1, 2), "flatten_sequential": True}, **kwargs
     )
     return network

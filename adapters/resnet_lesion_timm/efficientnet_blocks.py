@@ -4,6 +4,7 @@ Those that change the shape have no skip.
 """
 
 from timm.models._efficientnet_blocks import (
+    CondConvResidual,
     ConvBnAct,
     DepthwiseSeparableConv,
     EdgeResidual,
@@ -31,6 +32,12 @@ def depthwise_separable(block: DepthwiseSeparableConv) -> Branch | None:
 def inverted_residual(block: InvertedResidual) -> Branch | None:
     """``x + drop_path(...conv_pw(x))``."""
     return Branch(entry="conv_pw", exit="drop_path") if block.has_skip and block.conv_s2d is None else None
+
+
+@register_adapter(CondConvResidual)
+def cond_conv_residual(block: CondConvResidual) -> Branch | None:
+    """``x + drop_path(...conv_pw(x, routing_fn(pool(x))))``."""
+    return Branch(entry=("routing_fn", "conv_pw"), exit="drop_path") if block.has_skip else None
 
 
 @register_adapter(UniversalInvertedResidual)
