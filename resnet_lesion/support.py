@@ -13,12 +13,14 @@ from fnmatch import fnmatchcase
 import torch
 from torch import Tensor, nn
 
+from resnet_lesion.block import Forward, replaced_forwards
 from resnet_lesion.branch import KNOWN_CLASSES, did_you_mean, find_branch, is_block
 from resnet_lesion.errors import AdapterError
 from resnet_lesion.linearization import Linearization
-from resnet_lesion.network import ResidualNetwork, wrap
+from resnet_lesion.network import ResidualNetwork, Trace, wrap
 
 _PER_PROCESS = 16  # a process takes seconds to start, as long as that many models
+_BATCH = 2
 
 
 @dataclass(frozen=True)
@@ -79,11 +81,11 @@ def supported(model: nn.Module | ResidualNetwork | str, input_size: Sequence[int
     try:
         network = wrap(twin)
         with torch.device("meta"):
-            network.trace(torch.empty(2, *size))
+            trace = network.trace(torch.empty(_BATCH, *size))
     except (TypeError, AdapterError, ValueError) as error:
         return Support(name, module, False, False, 0, (), _short(error))
     classes = {type(m).__name__: None for m in network.model.modules() if is_block(m) and find_branch(m) is not None}
-    reason = _no_path_gradients(network, size)
+    reason = _no_path_gradients(network, size, trace)
     return Support(name, module, True, not reason, len(network), tuple(classes), reason)
 
 
@@ -161,13 +163,23 @@ def _short(error: Exception) -> str:
     return str(error).partition(KNOWN_CLASSES)[0]
 
 
-def _no_path_gradients(network: ResidualNetwork, size: Sequence[int]) -> str:
+def _no_path_gradients(network: ResidualNetwork, size: Sequence[int], trace: Trace) -> str:
     def total(output: Tensor) -> Tensor:
         return output.flatten(1).sum(1)
 
+    def stand_in(shape: Sequence[int]) -> Forward:
+        return lambda x: x.new_empty(len(x), *shape)
+
+    # what is between the blocks tells whether they stand in a row, so they need not run again
+    stand_ins = map(stand_in, trace.output_shapes)
+    modules = [block.module for block in network.blocks]
     try:
-        with network.isolated(), torch.device("meta"):
-            Linearization(network, torch.empty(2, *size), total)
+        with (
+            network.isolated(),
+            replaced_forwards(dict(zip(modules, stand_ins, strict=True))),
+            torch.device("meta"),
+        ):
+            Linearization(network, torch.empty(_BATCH, *size, dtype=network.dtype), total)
     except (AdapterError, ValueError) as error:
         return _short(error)
     return ""

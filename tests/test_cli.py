@@ -66,6 +66,17 @@ def study(folder, out, *args):
     return rl.open(out)
 
 
+def test_models(capsys):
+    assert run("models", "densenet121") == 0
+    assert capsys.readouterr().out.startswith("densenet121: not covered: expected residual blocks, which are added")
+    assert run("models", "cs*resnet50") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("cspresnet50: 13 blocks (BottleneckBlock); no path gradients: expected blocks in a row")
+    assert lines[-1] == "1 of 1 covered."
+    assert run("models", "resnet51") == 2
+    assert "got 'resnet51'. Did you mean 'resnet51q'" in capsys.readouterr().err
+
+
 def test_study_analyses_what_timms_loader_reads(folder, tmp_path, quick, capsys):
     tree = study(folder, tmp_path / "out.nc")
     images = [torch.tensor(imread(path)[..., :3]) for path in sorted(folder.rglob("*.png"))]

@@ -1,42 +1,78 @@
-"""Every network of timm's two ResNet files; minutes, so only with ``pytest -m sweep``."""
+"""All of timm: every name structurally, every structure of a ResNet by value. Minutes, so only with ``-m sweep``."""
+
+import multiprocessing
+import os
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 
 import pytest
+import sweep
 import timm
 import torch
-from torch import nn
+import write_tables
 
 import resnet_lesion as rl
-from resnet_lesion.testing import check_adapter
 
-NAMES = [name for module in ("resnet", "resnetv2") for name in timm.list_models(module=module)]
+pytestmark = pytest.mark.sweep
 
 
-def structure(network):
-    """Tell networks apart by the modules that an adapter has to do with."""
+@pytest.fixture(scope="module")
+def pool():
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(os.cpu_count(), context, initializer=torch.set_num_threads, initargs=(1,)) as executor:
+        yield executor
 
-    def classes(block, part):
-        return tuple(type(module) for module in block.part(part).modules()) if isinstance(part, str) else part
 
-    return frozenset(
-        (
-            type(block.module),
-            *(classes(block, part) for part in (branch.exit, branch.shortcut, branch.preact, branch.post)),
-            *(type(getattr(block.module, name, None)) for name in ("se", "aa", "drop_path")),
+@pytest.fixture(scope="module")
+def answers():
+    return {answer.name: answer for answer in rl.supported_models() if answer.module.startswith("timm.")}
+
+
+def test_every_resnet_is_covered_and_most_of_timm(answers, capsys):
+    by_name = [answer for name, answer in answers.items() if sweep.in_the_name(name)]
+    missed = [answer for name, answer in answers.items() if sweep.missed_by_the_name(name)]
+    residual = [answer for answer in answers.values() if answer.covered and answer.block_classes != ("VGG",)]
+    covered = [sum(answer.covered for answer in group) for group in (by_name, missed)]
+    with capsys.disabled():
+        print(
+            f"\ncovered: {covered[0]} of {len(by_name)} names with 'resne', {covered[1]} of {len(missed)} ResNets that "
+            f"the name misses, {len(residual)} residual networks of {len(answers)} names of timm {timm.__version__}; "
+            f"{sum(answer.path_gradients for answer in residual)} of them with path gradients"
         )
-        for block, branch in zip(network.blocks, network.branches, strict=True)
-    )
+    assert [answer.name for answer in by_name + missed if not answer.covered] == []
+    assert len(by_name) >= 171
+    assert len(missed) >= 11
+    assert len(residual) >= 900
+    assert all(answer.reason for answer in answers.values() if not (answer.covered and answer.path_gradients))
 
 
-@pytest.mark.sweep
-def test_every_network_is_known_and_one_of_each_structure_is_checked():
+def test_the_page_says_the_same(answers):
+    said = write_tables.section(write_tables.MODELS_PAGE, "models")
+    if f"timm {timm.__version__}," not in said:
+        pytest.skip(f"the page's table is of another version than timm {timm.__version__}")
+    assert said == write_tables.models_table(answers.values()), "run python docs/write_tables.py --models"
+
+
+def test_every_structure_of_a_resnet_by_value(answers, pool):
+    """At full width, every block of the smallest network of each structure: identity, deletion, gradient, hooks."""
+    names = [name for name in answers if sweep.in_the_name(name) or sweep.missed_by_the_name(name)]
     smallest = {}
-    for name in NAMES:
-        with torch.device("meta"):
-            model = timm.create_model(name)
-        size, key = sum(parameter.numel() for parameter in model.parameters()), structure(rl.wrap(model))
+    for name, (size, key) in zip(names, pool.map(sweep.structure, names), strict=True):
         smallest[key] = min(smallest.get(key, (size, name)), (size, name))
-    assert len(NAMES) > 90
-    assert len(smallest) > 20
-    for _, name in smallest.values():
-        model: nn.Module = timm.create_model(name, num_classes=10)
-        assert check_adapter(model, torch.randn(1, 3, 64, 64)) < 1e-6, name
+    chosen = sorted(name for _, name in smallest.values())
+    assert len(chosen) >= 56
+    deviations = list(pool.map(sweep.deviation, chosen))
+    assert {name: value for name, value in zip(chosen, deviations, strict=True) if not value < 1e-6} == {}
+
+
+@pytest.mark.parametrize("drop_path_rate", [0.0, 0.1])
+def test_every_adapter_by_value(answers, pool, drop_path_rate):
+    """The same for the network with the fewest blocks of each of timm's files, without and with stochastic depth."""
+    by_file = {}
+    for answer in sorted(answers.values(), key=lambda answer: (answer.n_blocks, answer.name)):
+        if answer.covered:
+            by_file.setdefault(answer.module, answer.name)
+    chosen = list(by_file.values())
+    assert len(chosen) > 40
+    deviations = list(pool.map(partial(sweep.deviation, drop_path_rate=drop_path_rate), chosen))
+    assert {name: value for name, value in zip(chosen, deviations, strict=True) if not value < 1e-6} == {}

@@ -5,9 +5,11 @@ import pytest
 import timm
 import torch
 from safetensors.torch import load_file
+from torch import nn
 
 import resnet_lesion as rl
 from resnet_lesion.digits import load_digits
+from resnet_lesion.testing import check_adapter
 
 NAME = "cifar_preactresnet110"
 WEIGHTS = files("resnet_lesion_timm") / "weights" / f"{NAME}.digits.safetensors"
@@ -29,6 +31,36 @@ def test_the_papers_network():
     assert [trace.output_shapes[i] for i in (0, 18, 36)] == [(16, 32, 32), (32, 16, 16), (64, 8, 8)]
     assert models.randomised(model).eval() is model
     assert network.verify(models.images(2, (3, 8, 8), dtype=torch.float32)) < 1e-6
+
+
+@pytest.mark.parametrize(("name", "n_blocks"), [("cifar_preactresnet56", 27), ("cifar_preactresnet38", 18)])
+def test_its_siblings(name, n_blocks):
+    model = timm.create_model(name, num_classes=7)
+    assert check_adapter(model, torch.randn(2, 3, 8, 8)) < 1e-12
+    network = rl.wrap(model)
+    assert len(network) == n_blocks
+    # two convolutions a block, the stem and the classifier
+    assert 2 * n_blocks + 2 == int(name.removeprefix("cifar_preactresnet"))
+    assert network.is_downsampling.nonzero()[0].tolist() == [n_blocks // 3, 2 * n_blocks // 3]
+
+
+@pytest.mark.parametrize("name", ["cifar_vgg15", "cifar_vgg15_bn"])
+def test_the_papers_contrast(name):
+    model = timm.create_model(name, in_chans=1, num_classes=7)
+    assert model(torch.zeros(2, 1, 16, 16)).shape == (2, 7)
+    convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
+    assert len(convolutions) == 15
+    assert {conv.out_channels for conv in convolutions} == {128}
+    assert any(isinstance(module, nn.BatchNorm2d) for module in model.modules()) == name.endswith("bn")
+    network = rl.wrap(model)
+    assert len(network) == 14  # all but the first
+    assert check_adapter(model, torch.randn(2, 1, 8, 8)) < 1e-12
+    features = timm.create_model(name, features_only=True)
+    assert [f.shape[1:] for f in features(torch.zeros(1, 3, 32, 32))] == [(128, 32, 32), (128, 16, 16), (128, 8, 8)]
+    result = rl.Deletion(model).analyze((torch.randn(4, 1, 8, 8), torch.zeros(4).long()), show_progress=False)
+    assert result.sizes["layer"] == 14
+    with pytest.raises(ValueError, match="a plain network has a single path"):
+        rl.PathGradient(model).analyze((torch.randn(4, 1, 8, 8), torch.zeros(4).long()), show_progress=False)
 
 
 def test_it_is_registered_with_timm():

@@ -94,9 +94,8 @@ class CifarVGG(VGG):
     def __init__(self, **kwargs: Any) -> None:
         stage = [128] * 5
         super().__init__(cfg=[*stage, "M", *stage, "M", *stage], mlp_ratio=1 / 4096, **kwargs)
-        self.register_module(
-            "pre_logits", nn.Identity()
-        )  # timm's two layers of 4096 are larger than all others together
+        # timm's two layers of 4096 are larger than all others together
+        self.register_module("pre_logits", nn.Identity())
         factory = {name: kwargs[name] for name in ("device", "dtype") if name in kwargs}
         self.head = ClassifierHead(
             self.num_features,
