@@ -92,7 +92,7 @@ def test_a_name_with_a_tag_and_wrong_ones():
     assert rl.supported("resnet18.a1_in1k").n_blocks == 8
     with pytest.raises(ValueError, match=r"no model 'resnet81'. Did you mean 'resnet18'"):
         rl.supported("resnet81")
-    with pytest.raises(TypeError, match="expected a torch.nn.Module or the name of a timm model, got int"):
+    with pytest.raises(TypeError, match=r"expected a torch.nn.Module or the name of a timm model, got int"):
         rl.supported(18)
 
 
