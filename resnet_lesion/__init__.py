@@ -29,5 +29,7 @@ from resnet_lesion.study import study as study
 from resnet_lesion.support import Support as Support
 from resnet_lesion.support import supported as supported
 from resnet_lesion.support import supported_models as supported_models
+from resnet_lesion.training import Recipe as Recipe
+from resnet_lesion.training import train as train
 
 _load_adapters()

@@ -1,4 +1,4 @@
-"""The command ``resnet-lesion``: demo, study, show, plot, models."""
+"""The command ``resnet-lesion``: demo, study, show, plot, models, train."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from typing import TYPE_CHECKING, Any
 import torch
 import xarray as xr
 from torch import nn
-from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
+from torch.utils.data import Dataset, IterableDataset, Subset, TensorDataset
 
 from resnet_lesion import storage
 from resnet_lesion.branch import did_you_mean
 from resnet_lesion.demo import choose_samples, demo_findings, run_demo
-from resnet_lesion.digits import load_digits
 from resnet_lesion.errors import AdapterError
+from resnet_lesion.images import class_names, evaluation_loader, open_images, training_loader
 from resnet_lesion.plots import save_figures
 from resnet_lesion.study import study
 from resnet_lesion.summary import groups, summarise
 from resnet_lesion.support import supported_models
+from resnet_lesion.training import Recipe, train
+from resnet_lesion.weights import save_weights, untrained
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _BAD_INPUT = (ValueError, TypeError, OSError, ImportError, AdapterError)
-_EVALUATION_SPLITS = ("validation", "val", "valid", "eval", "evaluation", "test")
-_ELSEWHERE = ("torch", "hfds", "hfids", "tfds", "wds")  # prefixes of timm's data set names
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -107,6 +107,17 @@ def _parser() -> argparse.ArgumentParser:
     plot.add_argument("file", type=Path, metavar="FILE.nc")
     plot.add_argument("--out", type=Path, metavar="DIR", help="where to write (default: FILE-figures)")
 
+    training = _command(
+        commands,
+        "train",
+        _train,
+        "train a network, all of its blocks or a random few in each mini-batch; continues where it was stopped",
+        "resnet-lesion train cifar_preactresnet110 --data digits --epochs 30 --out plain/",
+        "resnet-lesion train cifar_preactresnet110 --data torch/cifar10 --data-dir data/ --download \\\n"
+        "      --modules-per-batch 23 --out effective/",
+    )
+    _add_training_options(training)
+
     models = _command(
         commands,
         "models",
@@ -145,32 +156,76 @@ class _Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescription
 
 
 def _add_study_options(run: argparse.ArgumentParser) -> None:
-    workers = min(4, os.cpu_count() or 1)
     run.add_argument("model", metavar="MODEL", help="a name that timm.create_model takes; local-dir:PATH too")
     run.add_argument("--out", type=Path, required=True, metavar="FILE.nc", help="the file to write")
     weights = run.add_argument_group("weights (default: timm's pretrained ones)")
     weights.add_argument("--checkpoint", type=Path, metavar="FILE", help="load these: safetensors, or a state dict")
     weights.add_argument("--no-pretrained", action="store_true", help="random weights")
     weights.add_argument("--num-classes", type=_positive, metavar="N", help="number of outputs, if not the model's own")
+    data = _add_data_options(run)
+    data.add_argument("--split", default="validation", help="which split")
+    data.add_argument("--num-samples", type=_positive, metavar="N", help="use a random subset of the images")
+    how = _add_device_options(run)
+    how.add_argument("--n-draws", type=_positive, default=10, metavar="N", help="random repetitions of each kind")
+
+
+def _add_data_options(run: argparse.ArgumentParser) -> Any:
+    workers = min(4, os.cpu_count() or 1)
     data = run.add_argument_group("data")
     data.add_argument(
         "--data",
         required=True,
-        help="a folder with a subfolder per class, 'digits', or a data set as timm names it: torch/cifar10, hfds/NAME",
+        help="a folder or zip file with a subfolder per class, 'digits', or a data set as timm names it: "
+        "torch/cifar10, hfds/NAME",
     )
     data.add_argument("--data-dir", type=Path, metavar="DIR", help="where a named data set is, or is downloaded to")
     data.add_argument("--download", action="store_true", help="download a torchvision data set that is not there")
-    data.add_argument("--split", default="validation", help="which split")
     data.add_argument("--class-map", type=Path, metavar="FILE", help="folder names in the order of the model's outputs")
-    data.add_argument("--num-samples", type=_positive, metavar="N", help="use a random subset of the images")
     data.add_argument("--batch-size", type=_positive, default=64, metavar="N", help="images in a batch")
     data.add_argument("--workers", type=_not_negative, default=workers, metavar="N", help="loading processes")
+    return data
+
+
+def _add_device_options(run: argparse.ArgumentParser) -> Any:
     how = run.add_argument_group("how")
-    how.add_argument("--n-draws", type=_positive, default=10, metavar="N", help="random repetitions of each kind")
     how.add_argument("--seed", type=_not_negative, default=0, metavar="N", help="seed of everything random")
     how.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: cuda if there is one, else cpu)")
     how.add_argument("--amp", action="store_true", help="autocast to bfloat16 (float16 where that is not supported)")
     how.add_argument("--channels-last", action="store_true", help="channels-last memory format")
+    return how
+
+
+def _add_training_options(run: argparse.ArgumentParser) -> None:
+    recipe = Recipe()
+    run.add_argument("model", metavar="MODEL", help="a timm ResNet, or one of the paper's: cifar_preactresnet110, ...")
+    run.add_argument("--out", type=Path, required=True, metavar="DIR", help="where to write; a run there is continued")
+    data = _add_data_options(run)
+    data.add_argument("--split", default="train", help="which split to train on")
+    data.add_argument("--validation-split", default="validation", metavar="SPLIT", help="which to evaluate on")
+    data.add_argument("--validation-data", metavar="DATA", help="other data to evaluate on")
+    data.add_argument("--num-classes", type=_positive, metavar="N", help="number of outputs (default: of the classes)")
+    paths = run.add_argument_group("which blocks are trained")
+    paths.add_argument(
+        "--modules-per-batch",
+        type=_positive,
+        metavar="K",
+        help="train K random blocks in each mini-batch; of the others only the shortcut is computed",
+    )
+    paths.add_argument(
+        "--stochastic-depth",
+        type=float,
+        metavar="P_L",
+        help="drop branches of single images; those of the last block survive with probability P_L, earlier ones more",
+    )
+    how = _add_device_options(run)
+    how.add_argument("--epochs", type=_positive, default=recipe.epochs, metavar="N", help="passes through the data")
+    how.add_argument("--learning-rate", type=float, default=recipe.learning_rate, metavar="X", help="the highest")
+    how.add_argument("--warmup-epochs", type=_not_negative, default=0, metavar="N", help="epochs in which it rises")
+    how.add_argument("--optimizer", default=recipe.optimizer, help="as timm names it")
+    how.add_argument("--scheduler", default=recipe.scheduler, help="as timm names it")
+    how.add_argument("--weight-decay", type=float, default=recipe.weight_decay, metavar="X", help="weight decay")
+    how.add_argument("--clip-gradient", type=float, metavar="X", help="largest norm of the gradient")
+    how.add_argument("--ema-decay", type=float, metavar="X", help="average the weights with this decay")
 
 
 def _positive(text: str) -> int:
@@ -211,7 +266,7 @@ def _study(args: argparse.Namespace) -> None:
     if args.out.is_dir():
         raise IsADirectoryError(f"expected a file for --out, got the folder {str(args.out)!r}.")
     device = _device(args.device)
-    data = _dataset(args)  # before the model, whose weights may have to be downloaded
+    data = _images(args, args.split)  # before the model, whose weights may have to be downloaded
     model = _model(args).eval().to(device)
     if args.channels_last:
         model = model.to(memory_format=torch.channels_last)
@@ -244,6 +299,48 @@ def _describe(tree: xr.DataTree, data: str, command_line: str) -> None:
             node.attrs["data"] = f"{dataset.attrs['data'].partition(' from ')[0]} from {data}"
         created = dataset.attrs.get("created", created)
     tree.attrs["history"] = f"{created}: {command_line}"
+
+
+def _train(args: argparse.Namespace) -> None:
+    device = _device(args.device)
+    data = _images(args, args.split)
+    validation = _images(args, args.validation_split, args.validation_data)
+    recipe = Recipe(
+        epochs=args.epochs,
+        learning_rate=args.learning_rate,
+        optimizer=args.optimizer,
+        scheduler=args.scheduler,
+        weight_decay=args.weight_decay,
+        warmup_epochs=args.warmup_epochs,
+        clip_gradient=args.clip_gradient,
+        ema_decay=args.ema_decay,
+        modules_per_batch=args.modules_per_batch,
+        autocast=args.amp,
+        seed=args.seed,
+    )
+    n_classes = args.num_classes or len(class_names(data) or ())
+    if not n_classes:
+        raise ValueError(f"the data set {args.data} does not say how many classes it has. Pass --num-classes N.")
+    model = untrained(args.model, data, n_classes, seed=args.seed, stochastic_depth=args.stochastic_depth).to(device)
+    if args.channels_last:
+        model = model.to(memory_format=torch.channels_last)
+    loading = {"batch_size": args.batch_size, "workers": args.workers, "device": device}
+    args.out.mkdir(parents=True, exist_ok=True)
+    log = train(
+        model,
+        training_loader(data, model, **loading),
+        recipe,
+        validation=evaluation_loader(validation, model, **loading),
+        checkpoint=args.out / "checkpoint.pt",
+    )
+    log.attrs |= {"data": f"{args.data}, split {args.split}", "history": f"{log.attrs['created']}: {args.command_line}"}
+    storage.save(log, args.out / "training.nc")
+    save_weights(model, args.out)
+    print(
+        f"Error on {args.validation_data or args.data}, split {args.validation_split}: "
+        f"{100 * log.validation_error.values[-1]:.2f} %. Written to {args.out}: model.safetensors, config.json, "
+        f"training.nc. Next: resnet-lesion study local-dir:{shlex.quote(str(args.out))} --data ... --out study.nc"
+    )
 
 
 def _models(args: argparse.Namespace) -> None:
@@ -342,64 +439,21 @@ def _loader(args: argparse.Namespace, whole: Any, model: nn.Module, device: torc
         description += f", a random subset of {size} images" if args.num_samples is not None else ""
     elif args.num_samples is not None:
         raise ValueError(f"--num-samples needs a data set that can be indexed, which {args.data} is not.")
-    if isinstance(whole, TensorDataset):
-        return DataLoader(dataset, args.batch_size), description
-    from timm.data import create_loader, resolve_model_data_config
-
-    loader = create_loader(
-        dataset,
-        batch_size=args.batch_size,
-        use_prefetcher=device.type == "cuda",
-        num_workers=args.workers,
-        device=device,
-        **resolve_model_data_config(model),
-    )
-    if indexed:
+    loader = evaluation_loader(dataset, model, batch_size=args.batch_size, workers=args.workers, device=device)
+    if indexed and not isinstance(whole, TensorDataset):
         whole.transform = dataset.transform  # timm put it on the subset, which does not look at it
     return loader, description
 
 
-def _dataset(args: argparse.Namespace) -> Any:
-    if args.data == "digits":
-        if args.split not in ("train", *_EVALUATION_SPLITS):
-            raise ValueError(f"expected --split train or test for the digits, got {args.split!r}.")
-        return _Digits(*load_digits("train" if args.split == "train" else "test"))
-    folder = Path(args.data)
-    prefix = args.data.partition("/")[0].lower()
-    named = not folder.is_dir() and "/" in args.data and prefix in _ELSEWHERE
-    if not folder.is_dir() and not named:
-        raise FileNotFoundError(
-            f"expected --data as a folder with a subfolder of images per class, 'digits', or a name such as "
-            f"torch/cifar10, got {args.data!r}, which is none of these."
-        )
-    if named and prefix == "torch" and args.data_dir is None:
-        raise ValueError(f"--data {args.data} needs --data-dir DIR, where it is or (with --download) should go.")
-    from timm.data import create_dataset
-
-    root = args.data_dir if named else folder
-    options: dict[str, Any] = {"class_map": str(args.class_map)} if args.class_map is not None else {}
-    try:
-        return create_dataset(
-            args.data if named else "",
-            root=str(root) if root is not None else None,
-            split=args.split,
-            download=args.download,
-            **options,
-        )
-    except (RuntimeError, AssertionError) as error:
-        missing = prefix == "torch" and not args.download and "not found" in str(error)
-        fix = " Pass --download to get it." if missing else ""
-        raise ValueError(f"--data {args.data}: {str(error).rstrip('.')}.{fix}") from error
-
-
-class _Digits(TensorDataset):
-    classes = tuple("0123456789")
+def _images(args: argparse.Namespace, split: str, data: str | None = None) -> Any:
+    return open_images(
+        data or args.data, split, data_dir=args.data_dir, download=args.download, class_map=args.class_map
+    )
 
 
 def _check_classes(dataset: Dataset[Any], n_classes: int, args: argparse.Namespace) -> None:
     """Refuse data whose labels number other classes than the model's, which would silently count nonsense."""
-    reader = getattr(dataset, "reader", None)
-    classes = getattr(reader, "class_to_idx", None) or getattr(dataset, "classes", None)
+    classes = class_names(dataset)
     if classes is None or args.class_map is not None or not n_classes or len(classes) == n_classes:
         return
     raise ValueError(

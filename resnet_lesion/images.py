@@ -1,0 +1,216 @@
+"""Images by name or path, read by timm: a folder or zip file with a subfolder for each class, digits, CIFAR-10."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, TensorDataset
+
+from resnet_lesion.digits import load_digits
+
+if TYPE_CHECKING:
+    from torch import nn
+
+_TRAINING_SPLITS = ("train", "training")
+_EVALUATION_SPLITS = ("validation", "val", "valid", "eval", "evaluation", "test")
+_ELSEWHERE = ("torch", "hfds", "hfids", "tfds", "wds")  # prefixes of timm's data set names
+_EXTENSIONS = (".png", ".jpg", ".jpeg")  # timm's own
+_SMALL = 64  # pixels up to which images are shifted as He et al. do on CIFAR, rather than cut out at random scales
+
+
+def open_images(
+    data: str,
+    split: str,
+    *,
+    data_dir: Path | None = None,
+    download: bool = False,
+    class_map: Path | None = None,
+) -> Any:
+    """Open a data set of images.
+
+    Args:
+        data: A folder or a zip file with a subfolder for each class, "digits" for scikit-learn's, or a data set as timm
+            names it, such as ``torch/cifar10``. A folder or zip file may have its splits as subfolders.
+        split: Which split.
+        data_dir: Where a named data set is, or is downloaded to.
+        download: Download a torchvision data set that is not there.
+        class_map: A file with the names of the subfolders in the order of the model's outputs.
+
+    Returns:
+        timm's data set of (image, label), or a TensorDataset of the digits.
+
+    Raises:
+        FileNotFoundError: If there are no such data.
+        ValueError: If they have no such split, or cannot be read.
+    """
+    path = Path(data)
+    if data == "digits":
+        if split not in (*_TRAINING_SPLITS, *_EVALUATION_SPLITS):
+            raise ValueError(f"expected --split train or test for the digits, got {split!r}.")
+        return _Digits(*load_digits("train" if split in _TRAINING_SPLITS else "test"))
+    prefix = data.partition("/")[0].lower()
+    named = not path.exists() and "/" in data and prefix in _ELSEWHERE
+    if not named and not path.is_dir() and not (path.is_file() and zipfile.is_zipfile(path)):
+        raise FileNotFoundError(
+            f"expected --data as a folder or zip file with a subfolder of images per class, 'digits', or a name such "
+            f"as torch/cifar10, got {data!r}, which is none of these."
+        )
+    if named and prefix == "torch" and data_dir is None:
+        raise ValueError(f"--data {data} needs --data-dir DIR, where it is or (with --download) should go.")
+    from timm.data import create_dataset
+    from timm.data.dataset import ImageDataset
+
+    if path.is_file():
+        return ImageDataset(str(path), reader=ZipReader(path, split, class_map), split=split)
+    root = data_dir if named else path
+    options: dict[str, Any] = {"class_map": str(class_map)} if class_map is not None else {}
+    try:
+        return create_dataset(
+            data if named else "",
+            root=str(root) if root is not None else None,
+            split=split,
+            download=download,
+            **options,
+        )
+    except (RuntimeError, AssertionError) as error:
+        missing = prefix == "torch" and not download and "not found" in str(error)
+        fix = " Pass --download to get it." if missing else ""
+        raise ValueError(f"--data {data}: {str(error).rstrip('.')}.{fix}") from error
+
+
+def class_names(dataset: Any) -> Sequence[str] | None:
+    """Return the names of a data set's classes in the order of their labels, or None if it does not say."""
+    index = getattr(getattr(dataset, "reader", None), "class_to_idx", None)
+    return sorted(index, key=index.__getitem__) if index else getattr(dataset, "classes", None)
+
+
+class ZipReader:
+    """The images of a zip file, in the form of timm's readers: the last folder of an image is its class.
+
+    Args:
+        path: The file.
+        split: Which of its top folders to read, if it has such.
+        class_map: A file with the names of the classes, one a line; default the names there are, in order.
+
+    Raises:
+        ValueError: If there are no images, or none of the split.
+    """
+
+    def __init__(self, path: Path, split: str, class_map: Path | None = None) -> None:
+        self._path = path
+        self._archive: zipfile.ZipFile | None = None
+        with zipfile.ZipFile(path) as archive:
+            names = [name for name in archive.namelist() if name.lower().endswith(_EXTENSIONS)]
+        names = _of_split(names, split)
+        labels = [PurePosixPath(name).parent.name for name in names]
+        classes = sorted(set(labels)) if class_map is None else class_map.read_text().split()
+        self.class_to_idx = {name: i for i, name in enumerate(classes)}
+        self.samples = [
+            (name, self.class_to_idx[label])
+            for name, label in zip(names, labels, strict=True)
+            if label in self.class_to_idx
+        ]
+        if not self.samples:
+            raise ValueError(f"{str(path)!r} has no image (*.png, *.jpg, *.jpeg) of split {split!r} in a folder.")
+
+    def __getitem__(self, index: int) -> tuple[io.BytesIO, int]:
+        name, label = self.samples[index]
+        if self._archive is None:  # each loading process opens its own
+            self._archive = zipfile.ZipFile(self._path)
+        return io.BytesIO(self._archive.read(name)), label
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_archive": None}
+
+    def filename(self, index: int, basename: bool = False, absolute: bool = False) -> str:
+        """Return an image's name in the file."""
+        name = self.samples[index][0]
+        return PurePosixPath(name).name if basename else name
+
+
+def evaluation_loader(dataset: Any, model: nn.Module, *, batch_size: int, workers: int, device: torch.device) -> Any:
+    """Return timm's loader of images as the model expects them (its ``pretrained_cfg``), in order."""
+    if isinstance(dataset, TensorDataset):
+        return DataLoader(dataset, batch_size)
+    from timm.data import create_loader, resolve_model_data_config
+
+    return create_loader(
+        dataset,
+        batch_size=batch_size,
+        use_prefetcher=device.type == "cuda",
+        num_workers=workers,
+        device=device,
+        **resolve_model_data_config(model),
+    )
+
+
+def training_loader(dataset: Any, model: nn.Module, *, batch_size: int, workers: int, device: torch.device) -> Any:
+    """Return timm's loader of shuffled images, each shifted or cut out at random and, but for digits, mirrored.
+
+    Images of up to 64 pixels are padded by an eighth of their size and cut out again (He et al. 2015, section 4.2);
+    larger ones are cut out at random scales, as timm does by default. The last images that fill no batch are left out.
+    The loading processes end with the epoch, so that each epoch's images follow from the random state at its beginning.
+    """
+    from torchvision import transforms
+
+    if isinstance(dataset, TensorDataset):
+        shift = transforms.RandomCrop(dataset.tensors[0].shape[-1], padding=1, padding_mode="edge")
+        return DataLoader(_Transformed(dataset, shift), batch_size, shuffle=True, drop_last=len(dataset) >= batch_size)
+    from timm.data import create_loader, create_transform, resolve_model_data_config
+
+    config = resolve_model_data_config(model)
+    size = config["input_size"][-1]
+    prefetched = device.type == "cuda"
+    loader = create_loader(
+        dataset,
+        batch_size=batch_size,
+        is_training=True,
+        color_jitter=0.0,
+        use_prefetcher=prefetched,
+        persistent_workers=False,
+        num_workers=workers,
+        device=device,
+        **config,
+    )
+    if size <= _SMALL:
+        whole = create_transform(is_training=True, no_aug=True, use_prefetcher=prefetched, **config).transforms
+        changes = [transforms.RandomCrop(size, padding=size // 8), transforms.RandomHorizontalFlip()]
+        # to the right size first, to a tensor last
+        dataset.transform = transforms.Compose([*whole[:2], *changes, *whole[2:]])
+    return loader
+
+
+class _Digits(TensorDataset):
+    classes = tuple("0123456789")
+
+
+class _Transformed(Dataset[tuple[Tensor, Tensor]]):
+    def __init__(self, dataset: TensorDataset, transform: Any) -> None:
+        self._dataset, self._transform = dataset, transform
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        image, label = self._dataset[index]
+        return self._transform(image), label
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+
+def _of_split(names: Sequence[str], split: str) -> list[str]:
+    """Return the names below a folder of the split, or of one of its synonyms; all if no folder is a split's."""
+    groups = (_TRAINING_SPLITS, _EVALUATION_SPLITS)
+    synonyms = next((group for group in groups if split in group), (split,))
+    folders = {folder for name in names for folder in PurePosixPath(name).parts[:-2]}
+    found = next((folder for folder in (split, *synonyms) if folder in folders), None)
+    if found is not None:
+        return sorted(name for name in names if found in PurePosixPath(name).parts[:-2])
+    return [] if any(folder in group for group in groups for folder in folders) else sorted(names)

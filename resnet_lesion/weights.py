@@ -1,0 +1,70 @@
+"""Networks to be trained, and where their weights go."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.data import TensorDataset
+
+from resnet_lesion.branch import did_you_mean
+from resnet_lesion.isolation import preserved_randomness
+
+_UNTRAINED = "untrained"  # the tag of the paper's networks as they are for CIFAR
+
+
+def untrained(
+    name: str, dataset: Any, num_classes: int, *, seed: int = 0, stochastic_depth: float | None = None
+) -> nn.Module:
+    """Build a network with random weights for a data set.
+
+    Args:
+        name: A name that ``timm.create_model`` takes.
+        dataset: What it will be trained on: of the digits it takes the size, of images its own.
+        num_classes: Number of outputs.
+        seed: Seed of the weights.
+        stochastic_depth: The probability that the last block's branch survives; it falls linearly from 1 at the first.
+            This is timm's drop path: a branch survives or not for each image on its own, and is divided by its
+            probability meanwhile, so that nothing is rescaled afterwards.
+
+    Returns:
+        The model, on the CPU.
+
+    Raises:
+        ValueError: If there is no such model, it has no stochastic depth, or the probability is out of bounds.
+
+    References:
+        Huang et al. 2016, "Deep Networks with Stochastic Depth" (arXiv:1603.09382).
+    """
+    import timm
+
+    if not timm.is_model(name):
+        raise ValueError(f"timm has no model {name!r}.{did_you_mean(name.partition('.')[0], timm.list_models())}")
+    if f"{name}.{_UNTRAINED}" in timm.list_models(f"{name}.*", include_tags=True):
+        name = f"{name}.{_UNTRAINED}"
+    options: dict[str, Any] = {}
+    if stochastic_depth is not None:
+        if not 0 < stochastic_depth <= 1:
+            raise ValueError(f"expected a probability of survival above 0 and up to 1, got {stochastic_depth}.")
+        options["drop_path_rate"] = 1 - stochastic_depth
+    if isinstance(dataset, TensorDataset):
+        shape = tuple(dataset.tensors[0].shape[1:])
+        options["pretrained_cfg_overlay"] = {"input_size": shape, "mean": (0.5,) * 3, "std": (0.5,) * 3}
+    with preserved_randomness():
+        torch.manual_seed(seed)
+        try:
+            model: nn.Module = timm.create_model(name, num_classes=num_classes, **options)
+        except TypeError as error:
+            if stochastic_depth is None or "drop_path_rate" not in str(error):
+                raise
+            raise ValueError(f"{name} has no stochastic depth: {error}.") from error
+    return model
+
+
+def save_weights(model: nn.Module, folder: Path) -> None:
+    """Write ``model.safetensors`` and ``config.json`` as timm does, to be loaded as ``local-dir:FOLDER``."""
+    from timm.models import save_for_hf
+
+    save_for_hf(model, str(folder), model_config={"num_classes": model.num_classes}, safe_serialization=True)
