@@ -26,7 +26,9 @@ def structure(name):
         network = rl.wrap(timm.create_model(name))
 
     def classes(block, part):
-        return ",".join(_class(module) for module in block.part(part).modules()) if isinstance(part, str) else str(part)
+        if not isinstance(part, str):
+            return _class(part)
+        return ",".join(_class(module) for module in block.part(part).modules())
 
     blocks = {
         (
@@ -39,17 +41,35 @@ def structure(name):
     return sum(p.numel() for p in network.model.parameters()), tuple(sorted(blocks))
 
 
+def n_parameters(name):
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in timm.create_model(name).parameters())
+
+
 def deviation(name, drop_path_rate=0.0):
-    """Prove every block of a model at full width, by value."""
+    """Prove every block of a model at full width, by value; return its deviation, or what went wrong."""
     try:
         model = timm.create_model(name, drop_path_rate=drop_path_rate)
     except TypeError:  # it has no stochastic depth
         model = timm.create_model(name)
-    cfg = model.pretrained_cfg
-    any_size = (in_the_name(name) or missed_by_the_name(name)) and not cfg["fixed_input_size"]
-    size = (3, 64, 64) if any_size else cfg["input_size"]
-    return check_adapter(model, torch.randn(1, *size, generator=torch.Generator().manual_seed(0)))
+    inputs = torch.randn(1, *_input_size(name, model.pretrained_cfg), generator=torch.Generator().manual_seed(0))
+    try:
+        return check_adapter(model, inputs)
+    except Exception as error:  # so that one model's failure does not hide the others'
+        return f"{type(error).__name__}: {error}"
 
 
-def _class(module):
-    return f"{type(module).__module__}.{type(module).__qualname__}"
+def failures(names, deviations):
+    """Return the names whose blocks are not what their adapter says."""
+    pairs = zip(names, deviations, strict=True)
+    return {name: value for name, value in pairs if not (isinstance(value, float) and value < 1e-6)}
+
+
+def _input_size(name, cfg):
+    if cfg["fixed_input_size"] or not (in_the_name(name) or missed_by_the_name(name)):
+        return cfg["input_size"]
+    return (3, 96, 96) if "inception" in name else (3, 64, 64)
+
+
+def _class(part):
+    return f"{type(part).__module__}.{type(part).__qualname__}"
