@@ -1,4 +1,4 @@
-"""The command ``resnet-lesion``: demo, study, show, plot, models, train."""
+"""The command ``resnet-lesion``: demo, study, show, plot, train, reproduce, models."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 import xarray as xr
 from torch import nn
-from torch.utils.data import Dataset, IterableDataset, Subset, TensorDataset
+from torch.utils.data import Dataset, IterableDataset
 
 from resnet_lesion import storage
 from resnet_lesion.branch import did_you_mean
 from resnet_lesion.demo import choose_samples, demo_findings, run_demo
 from resnet_lesion.errors import AdapterError
-from resnet_lesion.images import class_names, evaluation_loader, open_images, training_loader
+from resnet_lesion.images import Source, class_names, evaluation_loader, open_images, subset_loader
 from resnet_lesion.plots import save_figures
+from resnet_lesion.reproduction import reproduce
 from resnet_lesion.study import study
-from resnet_lesion.summary import groups, summarise
+from resnet_lesion.summary import groups, summarise, summarise_claims
 from resnet_lesion.support import supported_models
 from resnet_lesion.training import Recipe, train
 from resnet_lesion.weights import save_weights, untrained
@@ -118,6 +119,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_training_options(training)
 
+    again = _command(
+        commands,
+        "reproduce",
+        _reproduce,
+        "train the paper's networks and run all of its experiments; continues where it was stopped",
+        "resnet-lesion reproduce --data digits --epochs 30 --out reproduction/",
+        "resnet-lesion reproduce --data torch/cifar10 --data-dir data/ --download --amp --out cifar10/",
+    )
+    _add_reproduction_options(again)
+
     models = _command(
         commands,
         "models",
@@ -166,6 +177,7 @@ def _add_study_options(run: argparse.ArgumentParser) -> None:
     data.add_argument("--split", default="validation", help="which split")
     data.add_argument("--num-samples", type=_positive, metavar="N", help="use a random subset of the images")
     how = _add_device_options(run)
+    how.add_argument("--channels-last", action="store_true", help="channels-last memory format")
     how.add_argument("--n-draws", type=_positive, default=10, metavar="N", help="random repetitions of each kind")
 
 
@@ -191,18 +203,36 @@ def _add_device_options(run: argparse.ArgumentParser) -> Any:
     how.add_argument("--seed", type=_not_negative, default=0, metavar="N", help="seed of everything random")
     how.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: cuda if there is one, else cpu)")
     how.add_argument("--amp", action="store_true", help="autocast to bfloat16 (float16 where that is not supported)")
-    how.add_argument("--channels-last", action="store_true", help="channels-last memory format")
     return how
+
+
+def _add_source_options(run: argparse.ArgumentParser) -> Any:
+    data = _add_data_options(run)
+    data.add_argument("--split", default="train", help="which split to train on")
+    data.add_argument("--validation-split", default="validation", metavar="SPLIT", help="which to evaluate on")
+    data.add_argument("--validation-data", metavar="DATA", help="other data to evaluate on")
+    return data
+
+
+def _add_reproduction_options(run: argparse.ArgumentParser) -> None:
+    run.add_argument("--out", type=Path, required=True, metavar="DIR", help="where to write; a run there is continued")
+    _add_source_options(run)
+    how = _add_device_options(run)
+    how.add_argument("--epochs", type=_positive, default=Recipe().epochs, metavar="N", help="of each training")
+    how.add_argument("--n-seeds", type=_positive, default=3, metavar="N", help="trainings of the networks compared")
+    how.add_argument("--n-draws", type=_positive, default=10, metavar="N", help="random repetitions of each kind")
+    how.add_argument("--n-paths", type=_positive, default=100, metavar="N", help="random paths of each length")
+    how.add_argument(
+        "--n-gradient-images", type=_positive, default=128, metavar="N", help="whose gradients are measured"
+    )
+    how.add_argument("--parallel", type=_positive, metavar="N", help="trainings at once (default: one for each core)")
 
 
 def _add_training_options(run: argparse.ArgumentParser) -> None:
     recipe = Recipe()
     run.add_argument("model", metavar="MODEL", help="a timm ResNet, or one of the paper's: cifar_preactresnet110, ...")
     run.add_argument("--out", type=Path, required=True, metavar="DIR", help="where to write; a run there is continued")
-    data = _add_data_options(run)
-    data.add_argument("--split", default="train", help="which split to train on")
-    data.add_argument("--validation-split", default="validation", metavar="SPLIT", help="which to evaluate on")
-    data.add_argument("--validation-data", metavar="DATA", help="other data to evaluate on")
+    data = _add_source_options(run)
     data.add_argument("--num-classes", type=_positive, metavar="N", help="number of outputs (default: of the classes)")
     paths = run.add_argument_group("which blocks are trained")
     paths.add_argument(
@@ -218,6 +248,7 @@ def _add_training_options(run: argparse.ArgumentParser) -> None:
         help="drop branches of single images; those of the last block survive with probability P_L, earlier ones more",
     )
     how = _add_device_options(run)
+    how.add_argument("--channels-last", action="store_true", help="channels-last memory format")
     how.add_argument("--epochs", type=_positive, default=recipe.epochs, metavar="N", help="passes through the data")
     how.add_argument("--learning-rate", type=float, default=recipe.learning_rate, metavar="X", help="the highest")
     how.add_argument("--warmup-epochs", type=_not_negative, default=0, metavar="N", help="epochs in which it rises")
@@ -266,7 +297,9 @@ def _study(args: argparse.Namespace) -> None:
     if args.out.is_dir():
         raise IsADirectoryError(f"expected a file for --out, got the folder {str(args.out)!r}.")
     device = _device(args.device)
-    data = _images(args, args.split)  # before the model, whose weights may have to be downloaded
+    data = open_images(
+        args.data, args.split, data_dir=args.data_dir, download=args.download, class_map=args.class_map
+    )  # before the model, whose weights may have to be downloaded
     model = _model(args).eval().to(device)
     if args.channels_last:
         model = model.to(memory_format=torch.channels_last)
@@ -303,8 +336,7 @@ def _describe(tree: xr.DataTree, data: str, command_line: str) -> None:
 
 def _train(args: argparse.Namespace) -> None:
     device = _device(args.device)
-    data = _images(args, args.split)
-    validation = _images(args, args.validation_split, args.validation_data)
+    source = _source(args)
     recipe = Recipe(
         epochs=args.epochs,
         learning_rate=args.learning_rate,
@@ -318,28 +350,61 @@ def _train(args: argparse.Namespace) -> None:
         autocast=args.amp,
         seed=args.seed,
     )
-    n_classes = args.num_classes or len(class_names(data) or ())
-    if not n_classes:
-        raise ValueError(f"the data set {args.data} does not say how many classes it has. Pass --num-classes N.")
-    model = untrained(args.model, data, n_classes, seed=args.seed, stochastic_depth=args.stochastic_depth).to(device)
+    n_classes = args.num_classes or source.n_classes
+    model = untrained(
+        args.model, source.training_images, n_classes, seed=args.seed, stochastic_depth=args.stochastic_depth
+    ).to(device)
     if args.channels_last:
         model = model.to(memory_format=torch.channels_last)
-    loading = {"batch_size": args.batch_size, "workers": args.workers, "device": device}
     args.out.mkdir(parents=True, exist_ok=True)
     log = train(
         model,
-        training_loader(data, model, **loading),
+        source.training(model, device),
         recipe,
-        validation=evaluation_loader(validation, model, **loading),
+        validation=source.evaluation(model, device),
         checkpoint=args.out / "checkpoint.pt",
     )
     log.attrs |= {"data": f"{args.data}, split {args.split}", "history": f"{log.attrs['created']}: {args.command_line}"}
     storage.save(log, args.out / "training.nc")
     save_weights(model, args.out)
     print(
-        f"Error on {args.validation_data or args.data}, split {args.validation_split}: "
-        f"{100 * log.validation_error.values[-1]:.2f} %. Written to {args.out}: model.safetensors, config.json, "
-        f"training.nc. Next: resnet-lesion study local-dir:{shlex.quote(str(args.out))} --data ... --out study.nc"
+        f"Error on {source}: {100 * log.validation_error.values[-1]:.2f} %. Written to {args.out}: "
+        f"model.safetensors, config.json, training.nc. "
+        f"Next: resnet-lesion study local-dir:{shlex.quote(str(args.out))} --data ... --out study.nc"
+    )
+
+
+def _reproduce(args: argparse.Namespace) -> None:
+    args.out.mkdir(parents=True, exist_ok=True)
+    tree = reproduce(
+        _source(args),
+        args.out,
+        recipe=Recipe(epochs=args.epochs, warmup_epochs=min(2, args.epochs - 1), autocast=args.amp, seed=args.seed),
+        n_seeds=args.n_seeds,
+        n_draws=args.n_draws,
+        n_paths=args.n_paths,
+        n_gradient_images=args.n_gradient_images,
+        device=_device(args.device),
+        workers=args.parallel,
+    )
+    tree.attrs["history"] = args.command_line
+    storage.save(tree, args.out / "reproduction.nc")
+    paths = save_figures(tree, args.out)
+    print(summarise_claims(tree["claims"].to_dataset()))
+    print(f"\nWritten to {args.out}: reproduction.nc and {len(paths)} figures (*.png).")
+
+
+def _source(args: argparse.Namespace) -> Source:
+    return Source(
+        data=args.data,
+        validation_data=args.validation_data,
+        split=args.split,
+        validation_split=args.validation_split,
+        data_dir=args.data_dir,
+        download=args.download,
+        class_map=args.class_map,
+        batch_size=args.batch_size,
+        workers=args.workers,
     )
 
 
@@ -431,24 +496,15 @@ def _load(model: nn.Module, checkpoint: Path) -> None:
 
 def _loader(args: argparse.Namespace, whole: Any, model: nn.Module, device: torch.device) -> tuple[Iterable[Any], str]:
     """Return timm's loader for the data and a description of the data."""
-    dataset: Any = whole
+    loading = {"batch_size": args.batch_size, "workers": args.workers, "device": device}
     description = f"{args.data}, split {args.split}"
-    if indexed := not isinstance(whole, IterableDataset):
-        size = len(whole)
-        dataset = Subset(whole, choose_samples(size, args.num_samples, args.seed))
-        description += f", a random subset of {size} images" if args.num_samples is not None else ""
-    elif args.num_samples is not None:
-        raise ValueError(f"--num-samples needs a data set that can be indexed, which {args.data} is not.")
-    loader = evaluation_loader(dataset, model, batch_size=args.batch_size, workers=args.workers, device=device)
-    if indexed and not isinstance(whole, TensorDataset):
-        whole.transform = dataset.transform  # timm put it on the subset, which does not look at it
-    return loader, description
-
-
-def _images(args: argparse.Namespace, split: str, data: str | None = None) -> Any:
-    return open_images(
-        data or args.data, split, data_dir=args.data_dir, download=args.download, class_map=args.class_map
-    )
+    if isinstance(whole, IterableDataset):
+        if args.num_samples is not None:
+            raise ValueError(f"--num-samples needs a data set that can be indexed, which {args.data} is not.")
+        return evaluation_loader(whole, model, **loading), description
+    size = len(whole)
+    description += f", a random subset of {size} images" if args.num_samples is not None else ""
+    return subset_loader(whole, choose_samples(size, args.num_samples, args.seed), model, **loading), description
 
 
 def _check_classes(dataset: Dataset[Any], n_classes: int, args: argparse.Namespace) -> None:

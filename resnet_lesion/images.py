@@ -5,12 +5,13 @@ from __future__ import annotations
 import io
 import zipfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 
 from resnet_lesion.digits import load_digits
 
@@ -22,6 +23,74 @@ _EVALUATION_SPLITS = ("validation", "val", "valid", "eval", "evaluation", "test"
 _ELSEWHERE = ("torch", "hfds", "hfids", "tfds", "wds")  # prefixes of timm's data set names
 _EXTENSIONS = (".png", ".jpg", ".jpeg")  # timm's own
 _SMALL = 64  # pixels up to which images are shifted as He et al. do on CIFAR, rather than cut out at random scales
+
+
+@dataclass(frozen=True)
+class Source:
+    """Images to train on and to evaluate on, by name; opened where they are needed, in any process.
+
+    Attributes:
+        data: What :func:`open_images` takes.
+        validation_data: Other data to evaluate on; None for another split of the same.
+        split: Which split to train on.
+        validation_split: Which to evaluate on.
+        data_dir: Where a named data set is, or is downloaded to.
+        download: Download a torchvision data set that is not there.
+        class_map: A file with the names of the classes in the order of the model's outputs.
+        batch_size: Images in a batch.
+        workers: Number of loading processes.
+    """
+
+    data: str
+    validation_data: str | None = None
+    split: str = "train"
+    validation_split: str = "validation"
+    data_dir: Path | None = None
+    download: bool = False
+    class_map: Path | None = None
+    batch_size: int = 64
+    workers: int = 0
+
+    @property
+    def training_images(self) -> Any:
+        """The data set to train on."""
+        return self._open(self.data, self.split)
+
+    @property
+    def n_classes(self) -> int:
+        """The number of classes.
+
+        Raises:
+            ValueError: If the data set does not say.
+        """
+        names = class_names(self.training_images)
+        if names is None:
+            raise ValueError(f"the data set {self.data} does not say how many classes it has.")
+        return len(names)
+
+    def training(self, model: nn.Module, device: torch.device) -> Any:
+        """Return a loader of shuffled, changed training images."""
+        return training_loader(self.training_images, model, **self._loading(device))
+
+    def unchanged(self, model: nn.Module, device: torch.device, seed: int = 0) -> Any:
+        """Return a loader of the training images as they are, in random order."""
+        dataset = self.training_images
+        order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(seed)).tolist()
+        return subset_loader(dataset, order, model, **self._loading(device))
+
+    def evaluation(self, model: nn.Module, device: torch.device) -> Any:
+        """Return a loader of the images to evaluate on, in order."""
+        images = self._open(self.validation_data or self.data, self.validation_split)
+        return evaluation_loader(images, model, **self._loading(device))
+
+    def __str__(self) -> str:
+        return f"{self.validation_data or self.data}, split {self.validation_split}"
+
+    def _open(self, data: str, split: str) -> Any:
+        return open_images(data, split, data_dir=self.data_dir, download=self.download, class_map=self.class_map)
+
+    def _loading(self, device: torch.device) -> dict[str, Any]:
+        return {"batch_size": self.batch_size, "workers": self.workers, "device": device}
 
 
 def open_images(
@@ -139,7 +208,7 @@ class ZipReader:
 
 def evaluation_loader(dataset: Any, model: nn.Module, *, batch_size: int, workers: int, device: torch.device) -> Any:
     """Return timm's loader of images as the model expects them (its ``pretrained_cfg``), in order."""
-    if isinstance(dataset, TensorDataset):
+    if _is_tensors(dataset):
         return DataLoader(dataset, batch_size)
     from timm.data import create_loader, resolve_model_data_config
 
@@ -151,6 +220,18 @@ def evaluation_loader(dataset: Any, model: nn.Module, *, batch_size: int, worker
         device=device,
         **resolve_model_data_config(model),
     )
+
+
+def subset_loader(
+    dataset: Any, indices: Sequence[int], model: nn.Module, *, batch_size: int, workers: int, device: torch.device
+) -> Any:
+    """Return :func:`evaluation_loader`'s loader of some of the images, in this order."""
+    loader = evaluation_loader(
+        subset := Subset(dataset, indices), model, batch_size=batch_size, workers=workers, device=device
+    )
+    if not isinstance(dataset, TensorDataset):
+        dataset.transform = subset.transform  # type: ignore[attr-defined]  # timm put it on the subset, which does not look at it
+    return loader
 
 
 def training_loader(dataset: Any, model: nn.Module, *, batch_size: int, workers: int, device: torch.device) -> Any:
@@ -187,6 +268,10 @@ def training_loader(dataset: Any, model: nn.Module, *, batch_size: int, workers:
         # to the right size first, to a tensor last
         dataset.transform = transforms.Compose([*whole[:2], *changes, *whole[2:]])
     return loader
+
+
+def _is_tensors(dataset: Any) -> bool:
+    return isinstance(dataset.dataset if isinstance(dataset, Subset) else dataset, TensorDataset)
 
 
 class _Digits(TensorDataset):

@@ -20,6 +20,7 @@ def study(
     model: nn.Module | ResidualNetwork,
     data: Data,
     *,
+    gradient_data: Data | None = None,
     n_deleted: int | Iterable[int] | None = None,
     n_swaps: int | Iterable[int] = range(1, 25),
     n_draws: int = 10,
@@ -33,12 +34,13 @@ def study(
     Args:
         model: A model with known residual blocks.
         data: A tuple ``(inputs, targets)`` or an iterable of such batches that can be gone through several times.
+        gradient_data: The images whose gradients are measured, the paper's training images; None for ``data``.
         n_deleted: How many blocks to delete at random; None for 1 to 20, or to one less than all of them.
         n_swaps: How many pairs of blocks to swap.
         n_draws: Number of random repetitions of each.
         n_paths: Number of random paths of each length whose gradients are measured.
-        n_gradient_images: On how many images gradients are measured; None for all. A gradient along each of the paths
-            costs far more than a prediction. They are the first of the data, so shuffle what is sorted by class.
+        n_gradient_images: On how many of them gradients are measured; None for all. A gradient along each of the paths
+            costs far more than a prediction. They are the first, so shuffle what is sorted by class.
         seed: Seed of everything random.
         show_progress: Show progress bars.
 
@@ -53,13 +55,15 @@ def study(
     """
     network = wrap(model)
     refuse_one_shot(data)
+    gradient_data = data if gradient_data is None else gradient_data
+    refuse_one_shot(gradient_data)
     if n_deleted is None:
         n_deleted = range(1, min(20, len(network) - 1) + 1)
     bar = show_progress
     with network.isolated():  # going through a shuffling loader draws from the global generator
         ((image, _),) = first_images(data, 1)
         can_swap = len(swappable_pairs(network, network.trace(image))) > 0
-        some = data if n_gradient_images is None else first_images(data, n_gradient_images)
+        some = gradient_data if n_gradient_images is None else first_images(gradient_data, n_gradient_images)
     deletion, gradient = Deletion(network), PathGradient(network)
     exact = gradient.analyze(some, method="exact", show_progress=bar)
     sampled = gradient.analyze(some, method="sample", n_draws=n_paths, seed=seed, show_progress=bar)

@@ -77,6 +77,29 @@ def summarise(result: xr.Dataset | xr.DataTree) -> str:
     return "\n\n".join(filter(None, parts))
 
 
+def summarise_claims(claims: xr.Dataset) -> str:
+    """Write what the paper claims beside what came out, three lines for each claim.
+
+    Args:
+        claims: What :func:`resnet_lesion.claims.claims` returned.
+
+    Returns:
+        The text.
+    """
+    lines: list[str] = []
+    for i in range(claims.sizes["claim"]):
+        row = claims.isel(claim=i)
+        paper, ours, low, high = (float(row[name]) for name in ("paper", "ours", "low", "high"))
+        interval = f" ({low:.4g} to {high:.4g})" if np.isfinite([low, high]).all() else ""
+        lines += [
+            f"{row.figure.item():<10}{row.statement.item()}: {'yes' if row.agrees else 'NO'}",
+            f"{'':<10}{row.quantity.item()}: {ours:.4g}{interval}"
+            + (f"; the paper {paper:.4g}" if np.isfinite(paper) else ""),
+            f"{'':<10}yes if {row.criterion.item()}",
+        ]
+    return "\n".join(lines)
+
+
 def percent(share: float) -> str:
     """Write a share as a percentage of two or three digits."""
     return f"{100 * share:.{2 if share < 0.1 else 3}g} %"

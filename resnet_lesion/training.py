@@ -6,9 +6,9 @@ import dataclasses
 import os
 import tempfile
 from collections.abc import Iterator, Sized
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from timm.scheduler.scheduler import Scheduler
     from timm.utils import ModelEmaV3
 
+_CALIBRATION_BATCHES = 50
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -45,9 +47,8 @@ class Recipe:
         clip_gradient: Largest norm of the gradient of all parameters; None for any.
         ema_decay: Decay of the weights' moving average, which the model ends with; None for no average.
         modules_per_batch: How many blocks, drawn at random for each mini-batch, are trained in it. The others are
-            reduced to their shortcut: their branch is not computed. None for all.
-        rescale: Whether the branches that are trained are multiplied by n_blocks / ``modules_per_batch`` meanwhile, so
-            that what they add up to agrees with the whole network's, which is what is evaluated.
+            reduced to their shortcut: their branch is not computed. None for all. The running statistics of batch norms
+            are then taken anew after each epoch with all blocks in place, as training never sees the whole network.
         autocast: Whether to compute in bfloat16 where that is safe.
         seed: Seed of everything random. What is random in an epoch follows from the seed and the epoch's number.
     """
@@ -62,7 +63,6 @@ class Recipe:
     clip_gradient: float | None = None
     ema_decay: float | None = None
     modules_per_batch: int | None = None
-    rescale: bool = True
     autocast: bool = False
     seed: int = 0
 
@@ -130,6 +130,8 @@ def train(
         )
         for epoch in epochs:
             run.train_one_epoch(data, draws)
+            if recipe.modules_per_batch is not None:
+                run.calibrate(data)
             if validation is not None:
                 run.evaluate(validation)
             if checkpoint is not None:
@@ -149,7 +151,6 @@ class _Draws:
             network.require_skips()
             if not 1 <= self._k <= n:
                 raise ValueError(f"expected modules_per_batch from 1 to {n}, the number of blocks, got {self._k}.")
-        self._factor = n / self._k if self._k is not None and recipe.rescale else 1.0
 
     def trained(self, epoch: int, step: int) -> NDArray[np.bool_]:
         """Tell of each block whether this mini-batch trains it: (n_blocks,)."""
@@ -165,19 +166,9 @@ class _Draws:
         if self._k is None:
             yield
             return
-        chosen = self.trained(epoch, step)
-        with ExitStack() as stack:
-            if self._factor != 1:
-                for i in np.flatnonzero(chosen):
-                    block = self._network.blocks[i]
-                    hook = partial(_multiplied, self._factor)
-                    stack.callback(block.part(block.branch.exit).register_forward_hook(hook).remove)
-            stack.enter_context(self._network.lesioned(delete=np.flatnonzero(~chosen).tolist()))
+        left_out = np.flatnonzero(~self.trained(epoch, step))
+        with self._network.lesioned(delete=left_out.tolist()):
             yield
-
-
-def _multiplied(factor: float, _module: nn.Module, _args: Any, output: Tensor) -> Tensor:
-    return output * factor
 
 
 class _Run:
@@ -250,9 +241,22 @@ class _Run:
         self.curves["learning_rate"].append(rate)
         self.epoch += 1
 
+    def calibrate(self, data: Data) -> None:
+        """Take the running statistics of batch norms with all blocks in place."""
+        from torch.optim.swa_utils import update_bn
+
+        model = self._result
+        few = islice(batches(data), _CALIBRATION_BATCHES)
+        update_bn((self._network.to_device(inputs) for inputs, _ in few), model)
+
+    @property
+    def _result(self) -> nn.Module:
+        """The model that is evaluated, and whose weights are left in the end."""
+        return self._model if self._average is None else self._average.module
+
     def evaluate(self, validation: Data) -> None:
         """Evaluate the whole network, or its moving average."""
-        model = self._model if self._average is None else self._average.module
+        model = self._result
         loss, correct, total = (torch.zeros((), dtype=torch.float64, device=self._network.device) for _ in range(3))
         with isolated(model), torch.no_grad(), self._autocast():
             for inputs, targets in batches(validation):

@@ -12,6 +12,7 @@ from torch.utils.data import TensorDataset
 from resnet_lesion.branch import did_you_mean
 from resnet_lesion.isolation import preserved_randomness
 
+_FILE = "model.safetensors"  # timm's name for it
 _UNTRAINED = "untrained"  # the tag of the paper's networks as they are for CIFAR
 
 
@@ -61,6 +62,13 @@ def untrained(
                 raise
             raise ValueError(f"{name} has no stochastic depth: {error}.") from error
     return model
+
+
+def load_weights(model: nn.Module, folder: Path) -> None:
+    """Load what :func:`save_weights` wrote into a model of the same kind."""
+    from safetensors.torch import load_model
+
+    load_model(model, folder / _FILE)
 
 
 def save_weights(model: nn.Module, folder: Path) -> None:

@@ -62,7 +62,7 @@ def naive_losses(model, recipe, data):
                 trained = np.random.default_rng([recipe.seed, epoch, step]).permutation(len(network))[:k]
                 handles = []
                 for i, block in enumerate(network.blocks):
-                    factor = (len(network) / k if recipe.rescale else 1.0) if i in trained else 0.0
+                    factor = 1.0 if i in trained else 0.0
                     exit_ = block.module.get_submodule(block.branch.exit)
                     handles.append(exit_.register_forward_hook(lambda _m, _a, out, factor=factor: out * factor))
             loss = F.cross_entropy(model(inputs), targets)
@@ -99,7 +99,7 @@ def without_norms(case):
 
 
 @pytest.mark.parametrize("case", ["pre-activation", "post-activation"])
-@pytest.mark.parametrize("options", [{}, {"modules_per_batch": 2}, {"modules_per_batch": 4, "rescale": False}])
+@pytest.mark.parametrize("options", [{}, {"modules_per_batch": 2}, {"modules_per_batch": 4}])
 def test_losses_equal_training_by_hand(case, options):
     recipe = rl.Recipe(epochs=3, learning_rate=0.05, seed=3, **options)
     log = rl.train(without_norms(case), batches(), recipe, **QUIET)
@@ -115,13 +115,12 @@ def test_left_out_branches_are_not_computed_and_not_changed():
     before = {name: value.clone() for name, value in model.state_dict().items()}
     recipe = rl.Recipe(epochs=1, modules_per_batch=2, weight_decay=0.0)
     log = rl.train(model, batches(1), recipe, **QUIET)
-    assert len(ran) == 2
-    assert log.n_batches.values.nonzero()[0].tolist() == ran
-    after = model.state_dict()
+    trained, afterwards = ran[:2], ran[2:]
+    assert log.n_batches.values.nonzero()[0].tolist() == trained
+    assert afterwards == list(range(6))  # for the running statistics
     for i, block in enumerate(network.blocks):
-        for name in ("conv2.weight", "act.0.running_mean"):
-            key = f"{block.layer}.{name}"
-            assert torch.equal(before[key], after[key]) == (i not in ran), key
+        key = f"{block.layer}.conv2.weight"
+        assert torch.equal(before[key], model.state_dict()[key]) == (i not in trained)
 
 
 def test_path_lengths_in_training_are_binomial():
@@ -210,6 +209,20 @@ def test_validation_is_of_the_whole_network():
     assert float(log.validation_loss[-1]) == pytest.approx(float(F.cross_entropy(output, targets)))
     assert float(log.validation_error[-1]) == pytest.approx(float((output.argmax(1) != targets).double().mean()))
     assert log.validation_loss.attrs["units"] == "nat"
+
+
+def test_running_statistics_are_those_of_the_whole_network():
+    data = batches(3)
+    model = fresh()
+    rl.train(model, data, rl.Recipe(epochs=2, modules_per_batch=2), **QUIET)
+    norm = model.stage2[2].act[0]
+    running_mean, seen = norm.running_mean.clone(), []
+    norm.register_forward_pre_hook(lambda _module, args: seen.append(args[0].mean((0, 2, 3))))
+    model.train()
+    with torch.no_grad():
+        for inputs, _ in data:
+            model(inputs)
+    torch.testing.assert_close(running_mean, torch.stack(seen).mean(0))
 
 
 def test_a_plain_network_is_trained_whole():

@@ -1,0 +1,215 @@
+"""The paper with its controls: train its networks, run every analysis, and set its claims beside what comes out."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import multiprocessing
+import os
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from numpy.typing import NDArray
+from torch import nn
+from tqdm.auto import tqdm
+
+from resnet_lesion import storage
+from resnet_lesion.claims import claims
+from resnet_lesion.comparison import compare
+from resnet_lesion.data import Data, batches
+from resnet_lesion.deletion import Deletion
+from resnet_lesion.images import Source
+from resnet_lesion.isolation import isolated
+from resnet_lesion.study import study
+from resnet_lesion.training import Recipe, train
+from resnet_lesion.weights import load_weights, save_weights, untrained
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One of the paper's networks.
+
+    Attributes:
+        model: Its name in timm.
+        changes: What of the recipe is its own.
+        stochastic_depth: Survival probability of its last block, if it is trained so.
+        repeated: Whether it is trained from several seeds, for the comparison of errors.
+    """
+
+    model: str
+    changes: dict[str, Any] = dataclasses.field(default_factory=dict)
+    stochastic_depth: float | None = None
+    repeated: bool = False
+
+
+SUBJECTS = {
+    "plain": Subject("cifar_preactresnet110", repeated=True),
+    # the paper's 23 of 54: paths of 11.5 blocks on average, the middle of the effective lengths
+    "effective_paths": Subject("cifar_preactresnet110", {"modules_per_batch": 23}, repeated=True),
+    "stochastic_depth": Subject("cifar_preactresnet110", stochastic_depth=0.5),
+    # 15 layers with neither skips nor norms stay at chance level with SGD
+    "vgg15": Subject("cifar_vgg15", {"optimizer": "adamw", "learning_rate": 0.0005}),
+    "vgg15_bn": Subject("cifar_vgg15_bn", {"learning_rate": 0.05}),
+}
+
+
+def reproduce(
+    source: Source,
+    out: Path,
+    *,
+    recipe: Recipe | None = None,
+    n_seeds: int = 3,
+    n_draws: int = 10,
+    n_paths: int = 100,
+    n_gradient_images: int = 128,
+    device: torch.device | None = None,
+    workers: int | None = None,
+    show_progress: bool = True,
+) -> xr.DataTree:
+    """Train the paper's networks and run all of its analyses.
+
+    Args:
+        source: The images.
+        out: A folder for weights, checkpoints and logs. What is there already is not trained again.
+        recipe: How to train; each network has its own changes to it (:data:`SUBJECTS`).
+        n_seeds: How many times the plain network and the one trained on effective paths only are trained.
+        n_draws: Random repetitions of each deletion and reordering.
+        n_paths: Random paths of each length.
+        n_gradient_images: How many training images gradients are measured on.
+        device: Where to compute; default a GPU if there is one.
+        workers: How many networks are trained at once; default one for each core on a CPU, one on a GPU.
+        show_progress: Show progress bars.
+
+    Returns:
+        A DataTree: a group for each network with its analyses, ``training`` with the curves, ``comparison`` with the
+        errors over seeds and the tests of their difference, and ``claims`` with what the paper says, what came out and
+        whether the two agree.
+
+    Raises:
+        ValueError: If the data has no training images, or a number is out of bounds.
+    """
+    if n_seeds < 1:
+        raise ValueError(f"expected at least one seed, got {n_seeds}.")
+    recipe = recipe or Recipe()
+    device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    jobs = [
+        _Job(name, seed, source, out / f"{name}-{seed}", recipe, str(device))
+        for seed in range(recipe.seed, recipe.seed + n_seeds)
+        for name, subject in SUBJECTS.items()
+        if subject.repeated or seed == recipe.seed
+    ]
+    logs = _train_all(jobs, workers or (1 if device.type == "cuda" else os.cpu_count() or 1), show_progress)
+
+    tree: dict[str, xr.Dataset | xr.DataTree] = {
+        f"training/{job.name}-{job.seed}": log for job, log in zip(jobs, logs, strict=True)
+    }
+    right: dict[str, list[NDArray[np.bool_]]] = {name: [] for name in SUBJECTS}
+    for job in jobs:
+        model = job.trained().to(device)
+        images = source.evaluation(model, device)
+        right[job.name].append(_right(model, images, device))
+        if job.seed != recipe.seed:
+            continue
+        if job.name != "plain":
+            tree[f"{job.name}/deletion"] = Deletion(model).analyze(images, show_progress=show_progress)
+            continue
+        whole = study(
+            model,
+            images,
+            gradient_data=source.unchanged(model, device),
+            n_draws=n_draws,
+            n_paths=n_paths,
+            n_gradient_images=n_gradient_images,
+            seed=recipe.seed,
+            show_progress=show_progress,
+        )
+        tree |= {f"plain/{group}": node.to_dataset() for group, node in whole.children.items()}
+    tree["comparison"] = compare(right["plain"], right["effective_paths"], ("plain", "effective_paths"))
+    tree["claims"] = claims(tree)
+    result = xr.DataTree.from_dict(tree)
+    result.attrs |= {
+        "title": "The paper's experiments",
+        "data": str(source),
+        "recipe": json.dumps(dataclasses.asdict(recipe)),
+    }
+    return result
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One training, so that another process can do it."""
+
+    name: str
+    seed: int
+    source: Source
+    folder: Path
+    recipe: Recipe
+    device: str
+
+    def model(self) -> nn.Module:
+        subject = SUBJECTS[self.name]
+        return untrained(
+            subject.model,
+            self.source.training_images,
+            self.source.n_classes,
+            seed=self.seed,
+            stochastic_depth=subject.stochastic_depth,
+        )
+
+    def trained(self) -> nn.Module:
+        model = self.model()
+        load_weights(model, self.folder)
+        return model
+
+
+def _train(job: _Job, show_progress: bool = False) -> xr.Dataset:
+    """Train one network, unless its weights and log are there already."""
+    log_file = job.folder / "training.nc"
+    if log_file.exists():
+        return _dataset(storage.open(log_file))
+    job.folder.mkdir(parents=True, exist_ok=True)
+    device = torch.device(job.device)
+    model = job.model().to(device)
+    log = train(
+        model,
+        job.source.training(model, device),
+        dataclasses.replace(job.recipe, seed=job.seed, **SUBJECTS[job.name].changes),
+        validation=job.source.evaluation(model, device),
+        checkpoint=job.folder / "checkpoint.pt",
+        show_progress=show_progress,
+    )
+    save_weights(model, job.folder)
+    storage.save(log, log_file)  # last, as it says that the training is done
+    (job.folder / "checkpoint.pt").unlink()
+    return log
+
+
+def _train_all(jobs: Sequence[_Job], workers: int, show_progress: bool) -> list[xr.Dataset]:
+    if workers == 1:
+        return [_train(job, show_progress) for job in jobs]
+    # one thread each: on small images a second gains little
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        logs = pool.map(_train, jobs)
+        return list(tqdm(logs, "training", len(jobs), unit="network", disable=not show_progress))
+
+
+def _right(model: nn.Module, images: Data, device: torch.device) -> NDArray[np.bool_]:
+    """Tell of each image whether the model gets it right."""
+    right = []
+    with isolated(model), torch.no_grad():
+        for inputs, targets in batches(images):
+            right.append((model(inputs.to(device)).argmax(1) == targets.to(device)).cpu())
+    return torch.cat(right).numpy()
+
+
+def _dataset(result: xr.Dataset | xr.DataTree) -> xr.Dataset:
+    if not isinstance(result, xr.Dataset):
+        raise TypeError("expected the log of a training, got a tree of results.")
+    return result
