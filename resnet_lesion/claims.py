@@ -143,7 +143,7 @@ def _many_deletions(groups: Mapping[str, Any]) -> list[Claim]:
                 abs(float(ten.mean()) - 0.2) <= 0.1,
             )
         )
-    rank = float(spearmanr(error.n_deleted, error.mean("draw")).statistic)
+    rank = _rank_correlation(error.n_deleted, error.mean("draw"))
     found.append(
         Claim(
             "5a",
@@ -164,7 +164,7 @@ def _reordering(groups: Mapping[str, Any]) -> list[Claim]:
     if "plain/reorder" not in groups:
         return []
     result = groups["plain/reorder"]
-    rank = float(spearmanr(result.kendall_tau.values.ravel(), result.error.values.ravel()).statistic)
+    rank = _rank_correlation(result.kendall_tau, result.error)
     return [
         Claim(
             "5b",
@@ -314,6 +314,11 @@ _CLAIMS: tuple[Callable[[Mapping[str, Any]], list[Claim]], ...] = (
     _remaining_paths,
     _stochastic_depth,
 )
+
+
+def _rank_correlation(x: xr.DataArray, y: xr.DataArray) -> float:
+    constant = float(x.min()) == float(x.max()) or float(y.min()) == float(y.max())
+    return 0.0 if constant else float(spearmanr(x.values.ravel(), y.values.ravel()).statistic)
 
 
 def _ends(interval: xr.DataArray) -> tuple[float, float]:

@@ -1,0 +1,202 @@
+import pickle
+import zipfile
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+
+from resnet_lesion.digits import load_digits
+from resnet_lesion.images import Source, ZipReader, class_names, open_images, subset_loader
+from resnet_lesion.weights import load_weights, save_weights, untrained
+
+CPU = torch.device("cpu")
+# timm leaves the closing of image files to the garbage collector
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+def write_images(folder, splits=("train", "test"), classes=("cat", "dog"), n=3, size=32):
+    random = np.random.default_rng(0)
+    for split in splits:
+        for label in classes:
+            (folder / split / label).mkdir(parents=True, exist_ok=True)
+            for i in range(n):
+                pixels = random.integers(0, 256, (size, size, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / split / label / f"{i}.png")
+    return folder
+
+
+def zipped(folder, path):
+    with zipfile.ZipFile(path, "w") as archive:
+        for file in sorted(folder.rglob("*.png")):
+            archive.write(file, file.relative_to(folder))
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return write_images(tmp_path / "images")
+
+
+@pytest.fixture
+def archive(folder, tmp_path):
+    return zipped(folder, tmp_path / "images.zip")
+
+
+@pytest.mark.parametrize("split", ["train", "test", "validation"])
+def test_a_zip_file_is_read_as_the_folder_it_was_made_from(folder, archive, split):
+    of_folder, of_zip = (
+        open_images(str(path), "test" if path == folder and split != "train" else split) for path in (folder, archive)
+    )
+    assert len(of_zip) == len(of_folder) == 6
+    assert class_names(of_zip) == class_names(of_folder) == ["cat", "dog"]
+    for i in range(6):
+        (image, label), (other, other_label) = of_zip[i], of_folder[i]
+        assert label == other_label
+        assert image.tobytes() == other.tobytes()
+
+
+def test_a_zip_file_without_splits_is_read_whole(tmp_path):
+    folder = write_images(tmp_path / "images", splits=("",))
+    assert len(open_images(str(zipped(folder, tmp_path / "flat.zip")), "validation")) == 6
+
+
+def test_a_zip_file_of_another_split_is_refused(tmp_path):
+    folder = write_images(tmp_path / "images", splits=("train",))
+    path = zipped(folder, tmp_path / "train.zip")
+    with pytest.raises(ValueError, match=r"has no image \(.*\) of split 'test' in a folder"):
+        open_images(str(path), "test")
+
+
+def test_a_class_map_chooses_and_orders_the_classes(archive, tmp_path):
+    (tmp_path / "classes.txt").write_text("dog\ncat\n")
+    dataset = open_images(str(archive), "train", class_map=tmp_path / "classes.txt")
+    assert class_names(dataset) == ["dog", "cat"]
+    assert [dataset[i][1] for i in range(6)] == [1, 1, 1, 0, 0, 0]
+    (tmp_path / "classes.txt").write_text("dog\n")
+    assert len(open_images(str(archive), "train", class_map=tmp_path / "classes.txt")) == 3
+
+
+def test_a_reader_goes_to_other_processes(archive):
+    reader = ZipReader(archive, "train")
+    first = reader[0][0].read()
+    copy = pickle.loads(pickle.dumps(reader))
+    assert copy[0][0].read() == first
+    assert copy.filename(0) == "train/cat/0.png"
+    assert copy.filename(0, basename=True) == "0.png"
+
+
+@pytest.mark.parametrize("data", ["nowhere", "nowhere.zip", "torchh/cifar10"])
+def test_data_that_is_not_there(data):
+    with pytest.raises(FileNotFoundError, match="expected --data as a folder or zip file"):
+        open_images(data, "test")
+
+
+def test_a_file_that_is_no_zip_file(tmp_path):
+    (tmp_path / "x.zip").write_text("nothing")
+    with pytest.raises(FileNotFoundError, match="zip file"):
+        open_images(str(tmp_path / "x.zip"), "test")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_training_images_are_shifted_mirrored_and_reproducible(archive, workers):
+    model = timm.create_model("cifar_preactresnet38")
+    loader = Source(str(archive), batch_size=4, workers=workers).training(model, CPU)
+    assert len(loader) == 1  # the last two fill no batch
+
+    def epoch(seed):
+        torch.manual_seed(seed)
+        ((inputs, targets),) = loader
+        return inputs, targets
+
+    (inputs, targets), (again, same), (other, _) = epoch(1), epoch(1), epoch(2)
+    assert inputs.shape == (4, 3, 32, 32)
+    assert torch.equal(inputs, again)
+    assert torch.equal(targets, same)
+    assert not torch.equal(inputs, other)
+    whole = torch.cat([x for x, _ in Source(str(archive)).unchanged(model, CPU)])
+    # each is one of the images or its mirror image, shifted by up to four pixels, black beyond its edge
+    black = inputs.amin((0, 2, 3))[None, :, None, None]
+    padded = torch.nn.functional.pad(torch.cat([whole, whole.flip(3)]) - black, (4, 4, 4, 4)) + black
+    shifts = torch.stack([padded[:, :, y : y + 32, x : x + 32] for y in range(9) for x in range(9)])
+    for image in inputs:
+        assert (shifts - image).abs().flatten(2).amax(2).min() < 0.05
+
+
+def test_digits_are_shifted_by_a_pixel_and_not_mirrored():
+    source = Source("digits", batch_size=1257)
+    model = untrained("cifar_preactresnet38", source.training_images, 10)
+    ((inputs, targets),) = source.training(model, CPU)
+    images, labels = load_digits("train")
+    assert sorted(targets.tolist()) == sorted(labels.tolist())
+    padded = torch.nn.functional.pad(images, (1, 1, 1, 1), mode="replicate")
+    shifts = torch.stack([padded[:, :, y : y + 8, x : x + 8] for y in range(3) for x in range(3)])
+    for image, label in zip(inputs[:20], targets, strict=False):
+        assert (shifts[:, labels == label] == image).flatten(2).all(2).any()
+
+
+def test_a_subset_is_loaded_in_its_order(archive):
+    model = timm.create_model("cifar_preactresnet38")
+    whole = torch.cat([x for x, _ in Source(str(archive)).evaluation(model, CPU)])
+    dataset = open_images(str(archive), "test")
+    ((inputs, targets),) = subset_loader(dataset, [5, 0], model, batch_size=4, workers=0, device=CPU)
+    assert targets.tolist() == [1, 0]
+    assert torch.equal(inputs, whole[[5, 0]])
+
+
+def test_sources_know_their_classes(archive):
+    assert Source(str(archive)).n_classes == 2
+    assert Source("digits").n_classes == 10
+
+
+def test_untrained_networks_fit_their_data(archive):
+    digits = Source("digits").training_images
+    assert untrained("cifar_preactresnet110", digits, 10).pretrained_cfg["input_size"] == (3, 8, 8)
+    of_images = untrained("cifar_preactresnet110", open_images(str(archive), "train"), 2)
+    assert of_images.pretrained_cfg["input_size"] == (3, 32, 32)
+    assert of_images(torch.zeros(1, 3, 32, 32)).shape == (1, 2)
+    assert untrained("resnet18", digits, 10).num_classes == 10
+
+
+def test_stochastic_depth_falls_linearly():
+    model = untrained("cifar_preactresnet38", None, 10, stochastic_depth=0.5)
+    kept = [1 - getattr(block.drop_path, "drop_prob", 0) for stage in model.stages for block in stage.blocks]
+    np.testing.assert_allclose(kept, np.linspace(1, 0.5, 18))
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("resnet81", {}, "no model 'resnet81'. Did you mean"),
+        ("cifar_vgg15", {"stochastic_depth": 0.5}, "cifar_vgg15.* has no stochastic depth"),
+        ("resnet18", {"stochastic_depth": 0.0}, "above 0 and up to 1, got 0.0"),
+        ("resnet18", {"stochastic_depth": 1.5}, "above 0 and up to 1, got 1.5"),
+    ],
+)
+def test_wrong_networks(name, options, message):
+    with pytest.raises(ValueError, match=message):
+        untrained(name, None, 10, **options)
+
+
+def test_seeds_and_the_global_random_state():
+    before = torch.get_rng_state()
+    a, b, c = (untrained("cifar_preactresnet38", None, 10, seed=seed).state_dict() for seed in (0, 0, 1))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(torch.equal(x, y) for x, y in zip(a.values(), b.values(), strict=True))
+    assert any(not torch.equal(x, y) for x, y in zip(a.values(), c.values(), strict=True))
+
+
+def test_saved_weights_come_back_by_us_and_by_timm(tmp_path):
+    model = untrained("cifar_preactresnet38", Source("digits").training_images, 7, seed=3)
+    save_weights(model, tmp_path)
+    other = untrained("cifar_preactresnet38", Source("digits").training_images, 7, seed=4)
+    load_weights(other, tmp_path)
+    by_timm = timm.create_model(f"local-dir:{tmp_path}", pretrained=True)
+    assert by_timm.pretrained_cfg["input_size"] == (3, 8, 8)
+    for loaded in (other, by_timm):
+        pairs = zip(model.state_dict().values(), loaded.state_dict().values(), strict=True)
+        assert all(torch.equal(x, y) for x, y in pairs)
