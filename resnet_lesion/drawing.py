@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 # Okabe & Ito's palette, which stays apart for all common kinds of colour blindness
 BLUE, VERMILLION, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#777777"
+# colour and marker of each of several networks
+LINES = ((BLUE, "o"), (GREEN, "D"), ("#CC79A7", "^"), (VERMILLION, "s"), ("#E69F00", "v"), ("#56B4E9", "P"))
 COLOURS = "cividis"
 _SIZE = (8.0, 4.5)
 _LAYER_LABELS = 18

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from resnet_lesion.drawing import (
     BLUE,
     COLOURS,
     GREY,
+    LINES,
     axes_or_new,
     axis_label,
     capital,
@@ -60,6 +61,66 @@ def error_by_block(dataset: xr.Dataset, ax: Axes | None = None) -> Axes:
     points_by_layer(ax, dataset, dataset["error"], error_interval(dataset))
     ax.set_ylim(bottom=0)
     return finished(ax, dataset, "Error with each block deleted alone", dataset["error"], "deleted block")
+
+
+def compare_deletions(results: Mapping[str, xr.Dataset], ax: Axes | None = None) -> Axes:
+    """Draw the error with each block deleted alone, of several networks: figures 3 and 8 of the paper.
+
+    Args:
+        results: What ``Deletion.analyze`` returned without ``n_deleted``, by the networks' names; at most six.
+        ax: Where to draw; None for a new figure.
+
+    Returns:
+        The axes. Networks of different depth share the axis, from their first block to their last.
+
+    Raises:
+        ValueError: If there is nothing to draw, or a dataset has no ``error`` over ``layer``.
+    """
+    if not 1 <= len(results) <= len(LINES):
+        raise ValueError(f"expected results of 1 to {len(LINES)} networks, got {len(results)}.")
+    ax = axes_or_new(ax)
+    first = next(iter(results.values()))
+    reference_levels(ax, first.drop_vars("baseline_error", errors="ignore"))
+    for (name, dataset), (colour, marker) in zip(results.items(), LINES, strict=False):
+        require(dataset, "error", "layer")
+        error = dataset["error"].values
+        x = np.linspace(0, 1, len(error)) if len(error) > 1 else np.zeros(1)
+        interval = error_interval(dataset)
+        label = f"{name.replace('_', ' ')} ({len(error)} blocks)"
+        ax.plot(x, error, color=colour, linewidth=0.8, alpha=0.6)
+        points(ax, x, error, interval, color=colour, marker=marker, label=label)
+        if "is_downsampling" in dataset.coords and dataset["is_downsampling"].any():
+            down = dataset["is_downsampling"].values.astype(bool)
+            ax.plot(x[down], error[down], "o", markersize=11, markerfacecolor="none", color=colour)
+    ax.set_ylim(bottom=0)
+    ax.set_xticks([0, 0.5, 1], ["first", "middle", "last"])
+    where = "deleted block, by its place in the network (ringed: downsampling)"
+    finished(ax, xr.Dataset(), "Error with each block deleted alone", first["error"], where)
+    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False, fontsize="small", borderaxespad=0.2)
+    ax.set_title(ax.get_title("left"), loc="left", fontsize="medium", pad=18 * ((len(results) + 1) // 2) + 6)
+    return ax
+
+
+def training_curves(dataset: xr.Dataset, ax: Axes | None = None) -> Axes:
+    """Draw how the training went.
+
+    Args:
+        dataset: What :func:`resnet_lesion.train` returned.
+        ax: Where to draw; None for a new figure.
+
+    Returns:
+        The axes: the validation error against the epoch if there was validation data, else the loss.
+
+    Raises:
+        ValueError: If the dataset has no ``train_loss`` over ``epoch``.
+    """
+    require(dataset, "train_loss", "epoch")
+    ax = axes_or_new(ax)
+    curve = dataset["validation_error" if "validation_error" in dataset else "train_loss"]
+    ax.plot(curve["epoch"].values, curve.values, "-o", color=BLUE, markersize=4)
+    ax.set_ylim(bottom=0)
+    integer_ticks(ax)
+    return finished(ax, dataset, "Training", curve, dataset["epoch"])
 
 
 def error_by_lesion(dataset: xr.Dataset, ax: Axes | None = None) -> Axes:
@@ -359,6 +420,7 @@ _FIGURES: dict[str, tuple[Draw, tuple[str, ...]]] = {
     # by what EffectivePath leaves out of its result: the figure belongs to what PathGradient returned
     "mean_gradient_by_length": (mean_gradient_by_length, ("gradient_norm", "path_length")),
     "sum_gradient_by_length": (sum_gradient_by_length, ("layer_gradient_norm", "layer", "path_length")),
+    "training_curves": (training_curves, ("train_loss", "epoch")),
     "layer_gradient": (layer_gradient, ("layer_gradient_norm", "layer", "path_length")),
 }
 
@@ -399,6 +461,15 @@ def figures(result: xr.Dataset | xr.DataTree) -> dict[str, Figure]:
             figure = new_figure()
             draw(dataset, ax=figure.subplots())
             drawn["-".join([*group.split("/"), name] if group else [name])] = figure
+    alone = {
+        group.rpartition("/")[0]: dataset
+        for group, dataset in groups(result)
+        if group.endswith("/deletion") and has(dataset, "error", "layer")
+    }
+    if 1 < len(alone) <= len(LINES):
+        figure = new_figure()
+        compare_deletions(alone, ax=figure.subplots())
+        drawn["deletion-compared"] = figure
     if not drawn:
         seen = sorted({str(name) for _, dataset in groups(result) for name in dataset.data_vars})
         raise ValueError(f"expected a result of this package, got one with nothing to draw: its variables are {seen}.")

@@ -87,7 +87,7 @@ def randomize(model: nn.Module, generator: torch.Generator) -> None:
                     fan_in = parameter[0].numel()
                     parameter.copy_(torch.randn(parameter.shape, generator=generator) / fan_in**0.5)
                 else:
-                    uniform(parameter, 0.5, 1.5)
+                    uniform(parameter, 0.25, 1.0)  # larger gains make the values of deep networks explode
         for name, buffer in model.named_buffers():
             if name.endswith("running_mean"):
                 uniform(buffer, -0.5, 0.5)

@@ -8,8 +8,6 @@ import torch
 import resnet_lesion as rl
 from resnet_lesion.testing import check_adapter
 
-_SEE_SIGNATURE = ("se", "aa", "drop_path")
-
 
 def in_the_name(name):
     """Tell whether the name says that it is a ResNet."""
@@ -26,15 +24,13 @@ def structure(name):
         network = rl.wrap(timm.create_model(name))
 
     def classes(block, part):
-        if not isinstance(part, str):
-            return _class(part)
-        return ",".join(_class(module) for module in block.part(part).modules())
+        return _class(part) if not isinstance(part, str) else ",".join(map(_class, block.part(part).modules()))
 
     blocks = {
         (
             _class(block.module),
             *(classes(block, part) for part in (branch.exit, branch.shortcut, branch.preact, branch.post)),
-            *(_class(getattr(block.module, part, None)) for part in _SEE_SIGNATURE),
+            *(f"{name}: {_class(child)}" for name, child in block.module.named_children()),
         )
         for block, branch in zip(network.blocks, network.branches, strict=True)
     }
@@ -68,7 +64,9 @@ def failures(names, deviations):
 def _input_size(name, cfg):
     if cfg["fixed_input_size"] or not (in_the_name(name) or missed_by_the_name(name)):
         return cfg["input_size"]
-    return (3, 96, 96) if "inception" in name else (3, 64, 64)
+    # Inception pools without padding; bilinear attention needs its images to fall into eight by eight parts
+    pixels = 96 if "inception" in name else 256 if name.startswith("bat_") else 64
+    return (3, pixels, pixels)
 
 
 def _class(part):

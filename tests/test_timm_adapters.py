@@ -1,4 +1,7 @@
-"""Every adapter proves itself on a small network of timm's, with random norms, gains and layer scales."""
+"""Adapters prove themselves on small networks of timm's, with random norms, gains and layer scales.
+
+The sweep does the same for every file of timm and every structure of a ResNet.
+"""
 
 import numpy as np
 import pytest
@@ -11,31 +14,19 @@ from resnet_lesion.testing import check_adapter
 
 # name, pixels, number of blocks, options
 NETWORKS = [
-    ("res2net50_14w_8s", 64, 16, {}),
     ("resnest14d", 64, 4, {"drop_path_rate": 0.1}),
     ("skresnet18", 64, 8, {"drop_path_rate": 0.1}),
     ("legacy_seresnet18", 64, 8, {}),
-    ("legacy_seresnext26_32x4d", 64, 8, {}),
-    ("tresnet_m", 64, 21, {"drop_path_rate": 0.1}),
     ("nf_resnet26", 64, 8, {"drop_path_rate": 0.1}),
     ("nf_regnet_b0", 64, 16, {}),
-    ("inception_resnet_v2", 96, 40, {}),
     ("gcresnext26ts", 64, 8, {"drop_path_rate": 0.1}),
     ("repvgg_a0", 64, 17, {}),
-    ("cspresnet50", 64, 13, {"drop_path_rate": 0.1}),
-    ("cspdarknet53", 64, 23, {}),
     ("regnetx_002", 64, 13, {"drop_path_rate": 0.1}),
-    ("regnetz_005", 64, 17, {}),
-    ("regnetv_040", 64, 22, {}),
     ("convnext_atto", 64, 12, {"drop_path_rate": 0.1}),
     ("efficientnet_b0", 64, 9, {"drop_path_rate": 0.1}),
     ("mobilenetv3_small_050", 64, 7, {}),
     ("vit_tiny_patch16_224", 64, 24, {"img_size": 64, "drop_path_rate": 0.1}),
     ("eva02_tiny_patch14_224", 70, 24, {"img_size": 70}),
-    ("cait_xxs24_224", 64, 48, {"img_size": 64}),
-    ("swin_tiny_patch4_window7_224", 56, 24, {"img_size": 56}),
-    ("poolformer_s12", 64, 24, {}),
-    ("vgg11_bn", 64, 4, {}),
 ]
 
 
@@ -47,10 +38,9 @@ def test_contract(name, pixels, n_blocks, options):
 
 
 def test_deleting_a_plain_layer_is_a_network_without_it():
-    model = timm.create_model("vgg11", num_classes=5).double().eval()
+    model = timm.create_model("cifar_vgg15").double().eval()
     network = rl.wrap(model)
-    assert network.layers == ("features.8", "features.13", "features.16", "features.18")
-    inputs = torch.randn(2, 3, 64, 64, dtype=torch.float64)
+    inputs = torch.randn(2, 3, 8, 8, dtype=torch.float64)
     with torch.no_grad():
         for layer in network.layers:
             first = int(layer.rpartition(".")[2])
@@ -60,6 +50,13 @@ def test_deleting_a_plain_layer_is_a_network_without_it():
                 assert torch.equal(model(inputs), expected), layer
     with pytest.raises(ValueError, match="has no skip: a plain network has a single path"):
         rl.PathGradient(model).attribute(inputs, target=0)
+
+
+@pytest.mark.parametrize(("name", "layers"), [("vgg11", (8, 13, 16, 18)), ("vgg11_bn", (11, 18, 22, 25))])
+def test_layers_of_vgg(name, layers):
+    with torch.device("meta"):
+        network = rl.wrap(timm.create_model(name))
+    assert network.layers == tuple(f"features.{i}" for i in layers)
 
 
 def test_branches_of_a_transformer_block_are_deleted_one_by_one():

@@ -1,0 +1,23 @@
+"""The documentation's build: ``sphinx-build -W docs docs/_build``; every code cell is executed, offline."""
+
+import os
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+# what the cells import, whatever their folder
+os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+project = "resnet-lesion"
+author = "the authors of resnet-lesion"
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.intersphinx"]
+exclude_patterns = ["_build"]
+html_theme = "furo"
+myst_enable_extensions = ["colon_fence", "dollarmath"]
+myst_heading_anchors = 3
+nb_execution_mode = "force"
+nb_execution_raise_on_error = True
+nb_execution_timeout = 600
+nb_merge_streams = True
+suppress_warnings = ["mystnb.unknown_mime_type"]
