@@ -62,8 +62,10 @@ def failures(names, deviations):
 
 
 def _input_size(name, cfg):
-    if cfg["fixed_input_size"] or not (in_the_name(name) or missed_by_the_name(name)):
+    if cfg["fixed_input_size"]:
         return cfg["input_size"]
+    if not (in_the_name(name) or missed_by_the_name(name)):
+        return tuple(min(length, 224) for length in cfg["input_size"])
     # Inception pools without padding; bilinear attention needs its images to fall into eight by eight parts
     pixels = 96 if "inception" in name else 256 if name.startswith("bat_") else 64
     return (3, pixels, pixels)
