@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,21 +28,38 @@ def save(result: xr.Dataset | xr.DataTree, path: str | os.PathLike[str]) -> None
     """
     if not isinstance(result, xr.Dataset | xr.DataTree):
         raise TypeError(f"expected a Dataset or a DataTree, got {type(result).__name__}.")
-    path = Path(path)
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"the folder {str(path.parent)!r} does not exist; create it first.")
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    os.close(handle)
-    try:
+    with whole_file(Path(path)) as temporary:
         if isinstance(result, xr.Dataset):
             result.to_netcdf(temporary, engine="netcdf4", format="NETCDF4", encoding=_compressed(result))
         else:
             encoding = {node.path: _compressed(node.to_dataset(inherit=False)) for node in result.subtree}
             result.to_netcdf(temporary, engine="netcdf4", format="NETCDF4", encoding=encoding)
-        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes files that nobody else can read
-        os.replace(temporary, path)
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Write a file that appears under its name only when it is complete.
+
+    Args:
+        path: The file; one that is there is replaced.
+
+    Yields:
+        Another path in the same folder, to write to.
+
+    Raises:
+        FileNotFoundError: If the folder does not exist.
+    """
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"the folder {str(path.parent)!r} does not exist; create it first.")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.chmod(0o666 & ~_umask())  # mkstemp makes files that nobody else can read
+        temporary.replace(path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import tempfile
 from collections.abc import Iterator, Sized
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from resnet_lesion.data import Data, batches, refuse_one_shot
 from resnet_lesion.isolation import isolated, preserved_flags, preserved_randomness
 from resnet_lesion.network import ResidualNetwork, wrap
 from resnet_lesion.results import layer_coords, provenance, variable
+from resnet_lesion.storage import whole_file
 
 if TYPE_CHECKING:
     from timm.scheduler.scheduler import Scheduler
@@ -283,14 +283,8 @@ class _Run:
             "optimizer": self._optimizer.state_dict(),
             "average": None if self._average is None else self._average.module.state_dict(),
         }
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                torch.save(state, file)
-            os.replace(temporary, path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        with whole_file(path) as temporary:
+            torch.save(state, temporary)
 
     def load(self, path: Path) -> None:
         """Go on from where another run stopped."""
