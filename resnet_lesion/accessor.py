@@ -90,6 +90,10 @@ class LesionAccessor:
         """Draw the gradient at each block by path length; see :func:`.plots.layer_gradient`."""
         return plots.layer_gradient(self._dataset, ax)
 
+    def plot_training_curves(self, ax: Axes | None = None) -> Axes:
+        """Draw how the training went; see :func:`.plots.training_curves`."""
+        return plots.training_curves(self._dataset, ax)
+
     def plot_block_statistic(self, name: str = "branch_to_skip_ratio", ax: Axes | None = None) -> Axes:
         """Draw one number per block; see :func:`.plots.block_statistic`."""
         return plots.block_statistic(self._dataset, name, ax)

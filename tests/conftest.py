@@ -20,6 +20,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Skip the sweep unless ``-m`` names it, and what needs an accelerator where there is none."""
     for item in items:
         if "sweep" in item.keywords and "sweep" not in config.option.markexpr:
-            item.add_marker(pytest.mark.skip(reason="minutes; pytest -m sweep"))
+            item.add_marker(pytest.mark.skip(reason="takes long; pytest -m sweep"))
         if "gpu" in item.keywords and not torch.cuda.is_available():
             item.add_marker(pytest.mark.skip(reason="no accelerator"))

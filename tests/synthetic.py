@@ -57,6 +57,15 @@ def lesions(dims: Sequence[str], error: np.ndarray, coords: Mapping[str, object]
     return dataset({**variables, **more}, coords)
 
 
+def training() -> xr.Dataset:
+    epochs = np.arange(1, 6)
+    variables = {
+        "train_loss": (("epoch",), 2 / epochs, "mean cross-entropy"),
+        "validation_error": (("epoch",), 0.9 / epochs, "share of the validation images got wrong"),
+    }
+    return dataset(variables, {"epoch": ("epoch", epochs, {"long_name": "number of passes through the data"})})
+
+
 def deletion() -> xr.Dataset:
     error = np.full(N, 0.02)
     error[[0, 4]] = 0.5, 0.3

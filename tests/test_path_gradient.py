@@ -104,6 +104,7 @@ def test_sampled_paths_are_measured_one_by_one(enumerated):
     assert result.n_draws.values.tolist() == [6] * 9
 
 
+@pytest.mark.sweep
 def test_the_sampled_interval_covers_the_truth_at_its_nominal_rate(enumerated):
     _, _, _, gradients = enumerated
     norms = {path: float(norm(gradient).mean()) for path, gradient in gradients.items()}
@@ -205,6 +206,7 @@ def test_inside_noise_tunnel_and_visualization():
     assert figure.axes
 
 
+@pytest.mark.sweep
 def test_weights_get_no_gradient_and_nothing_is_kept():
     model = build(dtype=torch.float32)
     algorithm, batch = rl.PathGradient(model), data(2, dtype=torch.float32)

@@ -237,11 +237,32 @@ def test_block_statistic():
     assert ax.get_ylabel() == "Cosine of the update with the negative\ngradient"
 
 
+def test_training_curves():
+    ax = plots.training_curves(synthetic.training())
+    np.testing.assert_allclose(ax.lines[0].get_ydata(), 0.9 / np.arange(1, 6))
+    assert ax.get_xlabel() == "Number of passes through the data"
+    ax = plots.training_curves(synthetic.training().drop_vars("validation_error"))
+    assert ax.get_ylabel() == "Mean cross-entropy"
+
+
+def test_deletions_of_several_networks():
+    short = synthetic.deletion().isel(layer=slice(0, 5))
+    ax = plots.compare_deletions({"long_one": synthetic.deletion(), "short": short})
+    labels = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert labels == ["long one (12 blocks)", "short (5 blocks)"]
+    long, ringed = ax.lines[1], ax.lines[3]  # after the level of guessing; the points are between them
+    np.testing.assert_allclose(long.get_xdata(), np.linspace(0, 1, 12))
+    np.testing.assert_allclose(long.get_ydata(), synthetic.deletion().error)
+    np.testing.assert_allclose(ringed.get_xdata(), np.linspace(0, 1, 12)[[4, 8]])
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["first", "middle", "last"]
+    with pytest.raises(ValueError, match="expected results of 1 to 6 networks, got 0"):
+        plots.compare_deletions({})
+
+
 @pytest.mark.parametrize("name", [name for name in plots._FIGURES if name != "error_by_lesion"])
 def test_axes_that_are_given_are_drawn_on(name):
-    (dataset,) = [
-        group.to_dataset() for group in synthetic.tree().leaves if name in plots.available(group.to_dataset())
-    ]
+    groups = [*(group.to_dataset() for group in synthetic.tree().leaves), synthetic.training()]
+    (dataset,) = [dataset for dataset in groups if name in plots.available(dataset)]
     _, (left, right) = pyplot.subplots(1, 2)
     assert plots.available(dataset)[name](dataset, ax=right) is right
     assert not left.has_data()
@@ -275,7 +296,8 @@ def test_figures_of_a_study():
 def test_figures_of_whatever_is_there():
     assert list(plots.figures(synthetic.deletion())) == ["error_by_block"]
     nested = xr.DataTree.from_dict({"small/deletion": synthetic.deletion(), "large/deletion": synthetic.deletion()})
-    assert list(plots.figures(nested)) == ["small-deletion-error_by_block", "large-deletion-error_by_block"]
+    names = ["small-deletion-error_by_block", "large-deletion-error_by_block", "deletion-compared"]
+    assert list(plots.figures(nested)) == names
     with pytest.raises(ValueError, match=r"nothing to draw: its variables are \['x'\]"):
         plots.figures(xr.Dataset({"x": ("y", ["a"])}))
 

@@ -177,6 +177,7 @@ def small(monkeypatch):
             monkeypatch.setitem(SUBJECTS, name, replaced)
 
 
+@pytest.mark.sweep
 def test_everything_is_trained_analysed_and_compared(archive, small, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("resnet_lesion.cli.save_figures", lambda tree, _folder: list(tree.children))
     command = ["reproduce", "--data", archive, "--batch-size", 8, "--epochs", 1, "--n-seeds", 2, "--n-draws", 2]
