@@ -186,7 +186,7 @@ def _paths(groups: Mapping[str, Any]) -> list[Claim]:
     share = float(np.sum(path_fraction(54)[19:36], dtype=float))
     mean = sampled.mean_gradient_norm.values
     positive = mean > 0
-    line = linregress(np.arange(n + 1)[positive], np.log10(mean[positive]))
+    line: Any = linregress(np.arange(n + 1)[positive], np.log10(mean[positive]))
     half = float(t.ppf(0.975, positive.sum() - 2) * line.stderr)
     fraction = float(effective.effective_path_fraction)
     return [
@@ -318,7 +318,8 @@ _CLAIMS: tuple[Callable[[Mapping[str, Any]], list[Claim]], ...] = (
 
 def _rank_correlation(x: xr.DataArray, y: xr.DataArray) -> float:
     constant = float(x.min()) == float(x.max()) or float(y.min()) == float(y.max())
-    return 0.0 if constant else float(spearmanr(x.values.ravel(), y.values.ravel()).statistic)
+    result: Any = None if constant else spearmanr(x.values.ravel(), y.values.ravel())
+    return 0.0 if constant else float(result.statistic)
 
 
 def _ends(interval: xr.DataArray) -> tuple[float, float]:

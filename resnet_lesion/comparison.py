@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -94,4 +95,5 @@ def _welch(error: NDArray[np.float64]) -> tuple[float, float]:
         return 0.0, 1.0 if error[0, 0] == error[1, 0] else 0.0
     freedom = variances.sum() ** 2 / (variances**2 / (n - 1)).sum()
     half = float(t.ppf(0.975, freedom) * variances.sum() ** 0.5)
-    return half, float(ttest_ind(error[0], error[1], equal_var=False).pvalue)
+    result: Any = ttest_ind(error[0], error[1], equal_var=False)
+    return half, float(result.pvalue)

@@ -263,7 +263,8 @@ def training_loader(dataset: Any, model: nn.Module, *, batch_size: int, workers:
         **config,
     )
     if size <= _SMALL:
-        whole = create_transform(is_training=True, no_aug=True, use_prefetcher=prefetched, **config).transforms
+        composed: Any = create_transform(is_training=True, no_aug=True, use_prefetcher=prefetched, **config)
+        whole = composed.transforms
         changes = [transforms.RandomCrop(size, padding=size // 8), transforms.RandomHorizontalFlip()]
         # to the right size first, to a tensor last
         dataset.transform = transforms.Compose([*whole[:2], *changes, *whole[2:]])

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -145,17 +146,16 @@ def _built(name: str) -> nn.Module:
 
 def _twin(model: nn.Module | ResidualNetwork) -> nn.Module:
     """Copy a model without copying its weights."""
-    if isinstance(model, ResidualNetwork):
-        model = model.model
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"expected a torch.nn.Module or the name of a timm model, got {type(model).__name__}.")
-    model = getattr(model, "_orig_mod", model)
+    original: Any = model.model if isinstance(model, ResidualNetwork) else model
+    if not isinstance(original, nn.Module):
+        raise TypeError(f"expected a torch.nn.Module or the name of a timm model, got {type(original).__name__}.")
+    original = getattr(original, "_orig_mod", original)
     memo: dict[int, object] = {}
-    for parameter in model.parameters():
+    for parameter in original.parameters():
         memo[id(parameter)] = nn.Parameter(torch.empty_like(parameter, device="meta"), parameter.requires_grad)
-    for buffer in model.buffers():
+    for buffer in original.buffers():
         memo[id(buffer)] = torch.empty_like(buffer, device="meta")
-    twin: nn.Module = copy.deepcopy(model, memo)
+    twin: nn.Module = copy.deepcopy(original, memo)
     return twin
 
 

@@ -105,8 +105,9 @@ class CifarVGG(VGG):
             **factory,
         )
         self.head_hidden_size = self.num_features
-        nn.init.normal_(self.head.fc.weight, 0, 0.01)
-        nn.init.zeros_(self.head.fc.bias)
+        if isinstance(self.head.fc, nn.Linear):
+            nn.init.normal_(self.head.fc.weight, 0, 0.01)
+            nn.init.zeros_(self.head.fc.bias)
 
 
 @register_model
