@@ -18,9 +18,9 @@ from torch.utils.data import Dataset, IterableDataset
 
 from resnet_lesion import storage
 from resnet_lesion.branch import did_you_mean
-from resnet_lesion.demo import choose_samples, demo_findings, run_demo
+from resnet_lesion.demo import demo_findings, run_demo
 from resnet_lesion.errors import AdapterError
-from resnet_lesion.images import Source, class_names, evaluation_loader, open_images, subset_loader
+from resnet_lesion.images import Source, choose_samples, class_names, evaluation_loader, open_images, subset_loader
 from resnet_lesion.plots import save_figures
 from resnet_lesion.reproduction import reproduce
 from resnet_lesion.study import study
@@ -177,7 +177,6 @@ def _add_study_options(run: argparse.ArgumentParser) -> None:
     data.add_argument("--split", default="validation", help="which split")
     data.add_argument("--num-samples", type=_positive, metavar="N", help="use a random subset of the images")
     how = _add_device_options(run)
-    how.add_argument("--channels-last", action="store_true", help="channels-last memory format")
     how.add_argument("--n-draws", type=_positive, default=10, metavar="N", help="random repetitions of each kind")
 
 
@@ -203,6 +202,7 @@ def _add_device_options(run: argparse.ArgumentParser) -> Any:
     how.add_argument("--seed", type=_not_negative, default=0, metavar="N", help="seed of everything random")
     how.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: cuda if there is one, else cpu)")
     how.add_argument("--amp", action="store_true", help="autocast to bfloat16 (float16 where that is not supported)")
+    how.add_argument("--channels-last", action="store_true", help="channels-last memory format")
     return how
 
 
@@ -211,12 +211,18 @@ def _add_source_options(run: argparse.ArgumentParser) -> Any:
     data.add_argument("--split", default="train", help="which split to train on")
     data.add_argument("--validation-split", default="validation", metavar="SPLIT", help="which to evaluate on")
     data.add_argument("--validation-data", metavar="DATA", help="other data to evaluate on")
+    data.add_argument(
+        "--image-size", type=_positive, metavar="N", help="scale images to N pixels (default: the model's)"
+    )
     return data
 
 
 def _add_reproduction_options(run: argparse.ArgumentParser) -> None:
     run.add_argument("--out", type=Path, required=True, metavar="DIR", help="where to write; a run there is continued")
-    _add_source_options(run)
+    data = _add_source_options(run)
+    data.add_argument(
+        "--num-samples", type=_positive, metavar="N", help="run the lesions on a random subset of the images"
+    )
     how = _add_device_options(run)
     how.add_argument("--epochs", type=_positive, default=Recipe().epochs, metavar="N", help="of each training")
     how.add_argument("--n-seeds", type=_positive, default=3, metavar="N", help="trainings of the networks compared")
@@ -248,7 +254,6 @@ def _add_training_options(run: argparse.ArgumentParser) -> None:
         help="drop branches of single images; those of the last block survive with probability P_L, earlier ones more",
     )
     how = _add_device_options(run)
-    how.add_argument("--channels-last", action="store_true", help="channels-last memory format")
     how.add_argument("--epochs", type=_positive, default=recipe.epochs, metavar="N", help="passes through the data")
     how.add_argument("--learning-rate", type=float, default=recipe.learning_rate, metavar="X", help="the highest")
     how.add_argument("--warmup-epochs", type=_not_negative, default=0, metavar="N", help="epochs in which it rises")
@@ -352,7 +357,12 @@ def _train(args: argparse.Namespace) -> None:
     )
     n_classes = args.num_classes or source.n_classes
     model = untrained(
-        args.model, source.training_images, n_classes, seed=args.seed, stochastic_depth=args.stochastic_depth
+        args.model,
+        source.training_images,
+        n_classes,
+        seed=args.seed,
+        stochastic_depth=args.stochastic_depth,
+        image_size=source.image_size,
     ).to(device)
     if args.channels_last:
         model = model.to(memory_format=torch.channels_last)
@@ -384,6 +394,8 @@ def _reproduce(args: argparse.Namespace) -> None:
         n_draws=args.n_draws,
         n_paths=args.n_paths,
         n_gradient_images=args.n_gradient_images,
+        num_samples=args.num_samples,
+        channels_last=args.channels_last,
         device=_device(args.device),
         workers=args.parallel,
     )
@@ -405,6 +417,7 @@ def _source(args: argparse.Namespace) -> Source:
         class_map=args.class_map,
         batch_size=args.batch_size,
         workers=args.workers,
+        image_size=args.image_size,
     )
 
 

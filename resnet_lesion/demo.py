@@ -9,6 +9,7 @@ import torch
 import xarray as xr
 
 from resnet_lesion.digits import load_digits
+from resnet_lesion.images import choose_samples
 from resnet_lesion.study import study
 from resnet_lesion.summary import findings
 
@@ -78,24 +79,3 @@ def demo_findings(tree: xr.DataTree) -> list[str]:
         The lines: one block deleted, many deleted, the paths left, blocks swapped, effective paths.
     """
     return [line for name in _SUBJECTS if name in tree.children for line in findings(tree[name].to_dataset())]
-
-
-def choose_samples(size: int, num_samples: int | None, seed: int) -> list[int]:
-    """Choose images of a data set at random, the same ones for the same seed.
-
-    Args:
-        size: How many there are.
-        num_samples: How many to choose; None for all.
-        seed: Seed of the choice.
-
-    Returns:
-        Their indices in random order, so that the first few are a random sample too, also of a data set that is sorted
-        by class.
-
-    Raises:
-        ValueError: If there are not so many.
-    """
-    num_samples = size if num_samples is None else num_samples
-    if not 1 <= num_samples <= size:
-        raise ValueError(f"expected a number of samples from 1 to {size}, all images there are, got {num_samples}.")
-    return torch.randperm(size, generator=torch.Generator().manual_seed(seed))[:num_samples].tolist()

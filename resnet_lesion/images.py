@@ -39,6 +39,7 @@ class Source:
         class_map: A file with the names of the classes in the order of the model's outputs.
         batch_size: Images in a batch.
         workers: Number of loading processes.
+        image_size: Height and width, in pixels, that images are scaled to; None for what the model expects.
     """
 
     data: str
@@ -50,6 +51,7 @@ class Source:
     class_map: Path | None = None
     batch_size: int = 64
     workers: int = 0
+    image_size: int | None = None
 
     @property
     def training_images(self) -> Any:
@@ -75,13 +77,15 @@ class Source:
     def unchanged(self, model: nn.Module, device: torch.device, seed: int = 0) -> Any:
         """Return a loader of the training images as they are, in random order."""
         dataset = self.training_images
-        order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(seed)).tolist()
+        order = choose_samples(len(dataset), None, seed)
         return subset_loader(dataset, order, model, **self._loading(device))
 
-    def evaluation(self, model: nn.Module, device: torch.device) -> Any:
-        """Return a loader of the images to evaluate on, in order."""
+    def evaluation(self, model: nn.Module, device: torch.device, num_samples: int | None = None, seed: int = 0) -> Any:
+        """Return a loader of the images to evaluate on: all of them in order, or a random subset."""
         images = self._open(self.validation_data or self.data, self.validation_split)
-        return evaluation_loader(images, model, **self._loading(device))
+        if num_samples is None:
+            return evaluation_loader(images, model, **self._loading(device))
+        return subset_loader(images, choose_samples(len(images), num_samples, seed), model, **self._loading(device))
 
     def __str__(self) -> str:
         return f"{self.validation_data or self.data}, split {self.validation_split}"
@@ -157,6 +161,27 @@ def class_names(dataset: Any) -> Sequence[str] | None:
     """Return the names of a data set's classes in the order of their labels, or None if it does not say."""
     index = getattr(getattr(dataset, "reader", None), "class_to_idx", None)
     return sorted(index, key=index.__getitem__) if index else getattr(dataset, "classes", None)
+
+
+def choose_samples(size: int, num_samples: int | None, seed: int) -> list[int]:
+    """Choose images of a data set at random, the same ones for the same seed.
+
+    Args:
+        size: How many there are.
+        num_samples: How many to choose; None for all.
+        seed: Seed of the choice.
+
+    Returns:
+        Their indices in random order, so that the first few are a random sample too, also of a data set that is sorted
+        by class.
+
+    Raises:
+        ValueError: If there are not so many.
+    """
+    num_samples = size if num_samples is None else num_samples
+    if not 1 <= num_samples <= size:
+        raise ValueError(f"expected a number of samples from 1 to {size}, all images there are, got {num_samples}.")
+    return torch.randperm(size, generator=torch.Generator().manual_seed(seed))[:num_samples].tolist()
 
 
 class ZipReader:

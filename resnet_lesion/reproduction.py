@@ -68,6 +68,8 @@ def reproduce(
     n_draws: int = 10,
     n_paths: int = 100,
     n_gradient_images: int = 128,
+    num_samples: int | None = None,
+    channels_last: bool = False,
     device: torch.device | None = None,
     workers: int | None = None,
     show_progress: bool = True,
@@ -82,6 +84,9 @@ def reproduce(
         n_draws: Random repetitions of each deletion and reordering.
         n_paths: Random paths of each length.
         n_gradient_images: How many training images gradients are measured on.
+        num_samples: How many of the images to evaluate on the lesions are run on, chosen at random; None for all.
+            The comparison of errors takes all of them.
+        channels_last: Whether to train and analyse in the channels-last memory format.
         device: Where to compute; default a GPU if there is one.
         workers: How many networks are trained at once; default one for each core on a CPU, one on a GPU.
         show_progress: Show progress bars.
@@ -99,7 +104,7 @@ def reproduce(
     recipe = recipe or Recipe()
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     jobs = [
-        _Job(name, seed, source, out / f"{name}-{seed}", recipe, str(device))
+        _Job(name, seed, source, out / f"{name}-{seed}", recipe, str(device), channels_last)
         for seed in range(recipe.seed, recipe.seed + n_seeds)
         for name, subject in SUBJECTS.items()
         if subject.repeated or seed == recipe.seed
@@ -111,11 +116,11 @@ def reproduce(
     }
     right: dict[str, list[NDArray[np.bool_]]] = {name: [] for name in SUBJECTS}
     for job in jobs:
-        model = job.trained().to(device)
-        images = source.evaluation(model, device)
-        right[job.name].append(_right(model, images, device))
+        model = job.trained()
+        right[job.name].append(_right(model, source.evaluation(model, device), device))
         if job.seed != recipe.seed:
             continue
+        images = source.evaluation(model, device, num_samples, recipe.seed)
         if job.name != "plain":
             tree[f"{job.name}/deletion"] = Deletion(model).analyze(images, show_progress=show_progress)
             continue
@@ -151,16 +156,20 @@ class _Job:
     folder: Path
     recipe: Recipe
     device: str
+    channels_last: bool
 
     def model(self) -> nn.Module:
         subject = SUBJECTS[self.name]
-        return untrained(
+        model = untrained(
             subject.model,
             self.source.training_images,
             self.source.n_classes,
             seed=self.seed,
             stochastic_depth=subject.stochastic_depth,
+            image_size=self.source.image_size,
         )
+        memory_format = torch.channels_last if self.channels_last else torch.contiguous_format
+        return model.to(self.device).to(memory_format=memory_format)
 
     def trained(self) -> nn.Module:
         model = self.model()
@@ -175,7 +184,7 @@ def _train(job: _Job, show_progress: bool = False) -> xr.Dataset:
         return _dataset(storage.open(log_file))
     job.folder.mkdir(parents=True, exist_ok=True)
     device = torch.device(job.device)
-    model = job.model().to(device)
+    model = job.model()
     log = train(
         model,
         job.source.training(model, device),

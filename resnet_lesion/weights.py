@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,13 @@ _UNTRAINED = "untrained"  # the tag of the paper's networks as they are for CIFA
 
 
 def untrained(
-    name: str, dataset: Any, num_classes: int, *, seed: int = 0, stochastic_depth: float | None = None
+    name: str,
+    dataset: Any,
+    num_classes: int,
+    *,
+    seed: int = 0,
+    stochastic_depth: float | None = None,
+    image_size: int | None = None,
 ) -> nn.Module:
     """Build a network with random weights for a data set.
 
@@ -29,12 +36,14 @@ def untrained(
         stochastic_depth: The probability that the last block's branch survives; it falls linearly from 1 at the first.
             This is timm's drop path: a branch survives or not for each image on its own, and is divided by its
             probability meanwhile, so that nothing is rescaled afterwards.
+        image_size: Height and width, in pixels, that images are scaled to; None for what the model expects.
 
     Returns:
         The model, on the CPU.
 
     Raises:
-        ValueError: If there is no such model, it has no stochastic depth, or the probability is out of bounds.
+        ValueError: If there is no such model, it has no stochastic depth, the probability is out of bounds, or the
+            images are digits, which have their size.
 
     References:
         Huang et al. 2016, "Deep Networks with Stochastic Depth" (arXiv:1603.09382).
@@ -51,8 +60,12 @@ def untrained(
             raise ValueError(f"expected a probability of survival above 0 and up to 1, got {stochastic_depth}.")
         options["drop_path_rate"] = 1 - stochastic_depth
     if isinstance(dataset, TensorDataset):
+        if image_size is not None:
+            raise ValueError(f"the digits are not scaled: expected no image size, got {image_size}.")
         shape = tuple(dataset.tensors[0].shape[1:])
         options["pretrained_cfg_overlay"] = {"input_size": shape, "mean": (0.5,) * 3, "std": (0.5,) * 3}
+    elif image_size is not None:
+        options["pretrained_cfg_overlay"] = {"input_size": (3, image_size, image_size)}
     with preserved_randomness():
         torch.manual_seed(seed)
         try:
@@ -75,4 +88,6 @@ def save_weights(model: nn.Module, folder: Path) -> None:
     """Write ``model.safetensors`` and ``config.json`` as timm does, to be loaded as ``local-dir:FOLDER``."""
     from timm.models import save_for_hf
 
-    save_for_hf(model, str(folder), model_config={"num_classes": model.num_classes}, safe_serialization=True)
+    # a safetensors file holds tensors in one memory format only; the model itself keeps its own
+    plain = copy.deepcopy(model).to(memory_format=torch.contiguous_format)
+    save_for_hf(plain, str(folder), model_config={"num_classes": model.num_classes}, safe_serialization=True)

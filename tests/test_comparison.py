@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 from scipy.stats import binom, ttest_ind
+from scipy.stats import t as student
 
 from resnet_lesion.comparison import compare
 
@@ -49,6 +50,17 @@ def test_equal_trainings():
     assert result.mcnemar_p_value.values.tolist() == [1.0, 1.0]
     assert float(result.welch_p_value) == 1.0
     assert float(result.difference) == 0.0
+
+
+def test_trainings_of_one_network_may_err_equally_often():
+    # 1 - 140 / 200, three times, has a mean that differs from it in the last digit
+    a, b = trainings([0.3]) * 3, trainings([0.1, 0.2, 0.3], seed=1)
+    errors = np.array([[1 - right.mean() for right in group] for group in (a, b)])
+    spread = (errors[1].var(ddof=1) / 3) ** 0.5  # of one network only: Student's t with two degrees of freedom
+    statistic = (errors[1].mean() - errors[0, 0]) / spread
+    result = compare(a, b)
+    assert float(result.welch_p_value) == pytest.approx(2 * student.sf(abs(statistic), 2))
+    assert float(result.difference_high - result.difference) == pytest.approx(student.ppf(0.975, 2) * spread)
 
 
 @pytest.mark.parametrize(("a", "b"), [([], []), ([0.1], [0.1, 0.2])])

@@ -64,17 +64,3 @@ def test_the_number_of_threads_is_given_back(monkeypatch):
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(1)
-
-
-def test_the_same_seed_chooses_the_same_samples():
-    chosen = demo.choose_samples(540, 50, seed=1)
-    assert chosen == demo.choose_samples(540, 50, seed=1)
-    assert chosen != demo.choose_samples(540, 50, seed=2)
-    assert len(set(chosen)) == 50
-    assert sorted(demo.choose_samples(7, None, seed=0)) == list(range(7))
-
-
-@pytest.mark.parametrize("num_samples", [0, -1, 8])
-def test_there_are_only_so_many_samples(num_samples):
-    with pytest.raises(ValueError, match=f"from 1 to 7, all images there are, got {num_samples}"):
-        demo.choose_samples(7, num_samples, seed=0)

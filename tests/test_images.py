@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from resnet_lesion.digits import load_digits
-from resnet_lesion.images import Source, ZipReader, class_names, open_images, subset_loader
+from resnet_lesion.images import Source, ZipReader, choose_samples, class_names, open_images, subset_loader
 from resnet_lesion.weights import load_weights, save_weights, untrained
 
 CPU = torch.device("cpu")
@@ -148,6 +148,30 @@ def test_a_subset_is_loaded_in_its_order(archive):
     assert torch.equal(inputs, whole[[5, 0]])
 
 
+def test_lesions_can_run_on_some_of_the_images(archive):
+    model, source = timm.create_model("cifar_preactresnet38"), Source(str(archive))
+    whole = torch.cat([x for x, _ in source.evaluation(model, CPU)])
+    ((some, targets),) = source.evaluation(model, CPU, num_samples=4, seed=3)
+    chosen = choose_samples(6, 4, seed=3)
+    assert torch.equal(some, whole[chosen])
+    assert targets.tolist() == [i // 3 for i in chosen]
+
+
+def test_images_are_scaled_for_training_and_evaluation(archive):
+    source = Source(str(archive), batch_size=6, image_size=12)
+    images = source.training_images
+    model = untrained("cifar_preactresnet38", images, 2, image_size=12)
+    ((inputs, _),) = source.evaluation(model, CPU)
+    original = torch.stack([torch.from_numpy(np.array(image)) for image, _ in open_images(str(archive), "test")])
+    mean, std = (torch.tensor(model.pretrained_cfg[key])[:, None, None] for key in ("mean", "std"))
+    for image, pixels in zip(inputs, original, strict=True):
+        scaled = Image.fromarray(pixels.numpy()).resize((12, 12), Image.Resampling.BILINEAR)
+        expected = (torch.from_numpy(np.array(scaled)).permute(2, 0, 1) / 255 - mean) / std
+        torch.testing.assert_close(image, expected)
+    ((changed, _),) = source.training(model, CPU)
+    assert changed.shape[1:] == (3, 12, 12)
+
+
 def test_sources_know_their_classes(archive):
     assert Source(str(archive)).n_classes == 2
     assert Source("digits").n_classes == 10
@@ -166,6 +190,11 @@ def test_stochastic_depth_falls_linearly():
     model = untrained("cifar_preactresnet38", None, 10, stochastic_depth=0.5)
     kept = [1 - getattr(block.drop_path, "drop_prob", 0) for stage in model.stages for block in stage.blocks]
     np.testing.assert_allclose(kept, np.linspace(1, 0.5, 18))
+
+
+def test_digits_keep_their_size():
+    with pytest.raises(ValueError, match="the digits are not scaled: expected no image size, got 16"):
+        untrained("cifar_preactresnet38", Source("digits").training_images, 10, image_size=16)
 
 
 @pytest.mark.parametrize(
@@ -190,9 +219,13 @@ def test_seeds_and_the_global_random_state():
     assert any(not torch.equal(x, y) for x, y in zip(a.values(), c.values(), strict=True))
 
 
-def test_saved_weights_come_back_by_us_and_by_timm(tmp_path):
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_saved_weights_come_back_by_us_and_by_timm(tmp_path, memory_format):
     model = untrained("cifar_preactresnet38", Source("digits").training_images, 7, seed=3)
+    model = model.to(memory_format=memory_format)
+    strides = [parameter.stride() for parameter in model.parameters()]
     save_weights(model, tmp_path)
+    assert [parameter.stride() for parameter in model.parameters()] == strides
     other = untrained("cifar_preactresnet38", Source("digits").training_images, 7, seed=4)
     load_weights(other, tmp_path)
     by_timm = timm.create_model(f"local-dir:{tmp_path}", pretrained=True)
@@ -200,3 +233,17 @@ def test_saved_weights_come_back_by_us_and_by_timm(tmp_path):
     for loaded in (other, by_timm):
         pairs = zip(model.state_dict().values(), loaded.state_dict().values(), strict=True)
         assert all(torch.equal(x, y) for x, y in pairs)
+
+
+def test_the_same_seed_chooses_the_same_samples():
+    chosen = choose_samples(540, 50, seed=1)
+    assert chosen == choose_samples(540, 50, seed=1)
+    assert chosen != choose_samples(540, 50, seed=2)
+    assert len(set(chosen)) == 50
+    assert sorted(choose_samples(7, None, seed=0)) == list(range(7))
+
+
+@pytest.mark.parametrize("num_samples", [0, -1, 8])
+def test_there_are_only_so_many_samples(num_samples):
+    with pytest.raises(ValueError, match=f"from 1 to 7, all images there are, got {num_samples}"):
+        choose_samples(7, num_samples, seed=0)

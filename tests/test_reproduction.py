@@ -182,6 +182,7 @@ def test_everything_is_trained_analysed_and_compared(archive, small, tmp_path, m
     monkeypatch.setattr("resnet_lesion.cli.save_figures", lambda tree, _folder: list(tree.children))
     command = ["reproduce", "--data", archive, "--batch-size", 8, "--epochs", 1, "--n-seeds", 2, "--n-draws", 2]
     command += ["--n-paths", 2, "--n-gradient-images", 2, "--parallel", 1, "--workers", 0, "--device", "cpu"]
+    command += ["--image-size", 12, "--num-samples", 6, "--channels-last"]
     assert main([str(word) for word in [*command, "--out", tmp_path]]) == 0
     assert "Training on effective paths only makes no significant difference" in capsys.readouterr().out
     tree = rl.open(tmp_path / "reproduction.nc")
@@ -203,15 +204,18 @@ def test_everything_is_trained_analysed_and_compared(archive, small, tmp_path, m
     # what was analysed is what was saved
     model = timm.create_model(f"local-dir:{tmp_path / 'stochastic_depth-0'}", pretrained=True).eval()
     assert model.num_classes == 2
-    loader = Source(str(archive)).evaluation(model, torch.device("cpu"))
+    assert model.pretrained_cfg["input_size"] == (3, 12, 12)
+    loader = Source(str(archive)).evaluation(model, torch.device("cpu"), num_samples=6)
     again = rl.Deletion(model).analyze(loader, show_progress=False)
     np.testing.assert_array_equal(again.correct, tree["stochastic_depth/deletion"].correct)
     assert json.loads(tree.attrs["recipe"])["epochs"] == 1
 
     # a second run trains nothing
     monkeypatch.setattr(reproduction, "train", lambda *_args, **_options: pytest.fail("trained again"))
-    options = {"n_seeds": 2, "n_draws": 2, "n_paths": 2, "n_gradient_images": 2, "workers": 1, "show_progress": False}
-    again = reproduce(Source(str(archive), batch_size=8), tmp_path, recipe=rl.Recipe(epochs=1), **options)
+    options = {"n_seeds": 2, "n_draws": 2, "n_paths": 2, "n_gradient_images": 2, "num_samples": 6}
+    options |= {"workers": 1, "show_progress": False, "channels_last": True}
+    source = Source(str(archive), batch_size=8, image_size=12)
+    again = reproduce(source, tmp_path, recipe=rl.Recipe(epochs=1), **options)
     xr.testing.assert_equal(again["claims"].to_dataset(), tree["claims"].to_dataset())
 
 
