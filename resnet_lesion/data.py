@@ -12,6 +12,9 @@ Batch: TypeAlias = tuple[Tensor, Tensor]
 Data: TypeAlias = Batch | Iterable[Any]
 """A tuple ``(inputs, targets)``, or an iterable of batches such as a DataLoader or timm's loader."""
 
+LEFT_OUT = -100
+"""The label of an image that is not to be counted, such as one that cannot be read; as in torch's cross-entropy."""
+
 _EXPECTED = "expected data as a tuple (inputs, targets) of tensors or an iterable of such batches"
 
 
@@ -41,7 +44,7 @@ def batches(data: Data) -> Iterator[Batch]:
 
 def defects(inputs: Tensor, targets: Tensor, n_classes: int) -> Tensor:
     """Tell, without synchronising, whether (non-finite inputs, labels out of range) are among a batch; (2,) bool."""
-    out_of_range = ((targets < 0) | (targets >= n_classes)).any()
+    out_of_range = ((targets < 0) & (targets != LEFT_OUT) | (targets >= n_classes)).any()
     # the labels may be on another device than the images
     return torch.stack([~torch.isfinite(inputs).all(), out_of_range.to(inputs.device, non_blocking=True)])
 
@@ -60,6 +63,32 @@ def refuse_defects(found: Tensor, n_classes: int) -> None:
             f"expected labels from 0 to {n_classes - 1}, as the model has {n_classes} outputs, got labels outside. "
             "Does the data set number its classes as the model does?"
         )
+
+
+def every_nth(stream: Iterable[Batch], i: int, n: int) -> Iterator[Batch]:
+    """Yield the images with the numbers i, i + n, i + 2 n, ... of all batches together."""
+    number = 0
+    for inputs, targets in stream:
+        chosen = slice((i - number) % n, None, n)
+        number += len(inputs)
+        if len(targets[chosen]):
+            yield inputs[chosen], targets[chosen]
+
+
+def in_batches_of(size: int, stream: Iterable[Batch]) -> Iterator[Batch]:
+    """Yield the same images in batches of that size, the last of what is left."""
+    waiting: list[Batch] = []
+    n = 0
+    for batch in stream:
+        waiting.append(batch)
+        n += len(batch[0])
+        while n >= size:
+            inputs, targets = (torch.cat(parts) for parts in zip(*waiting, strict=True))
+            yield inputs[:size], targets[:size]
+            waiting, n = [(inputs[size:], targets[size:])], n - size
+    if n:
+        inputs, targets = (torch.cat(parts) for parts in zip(*waiting, strict=True))
+        yield inputs, targets
 
 
 def length(data: Data) -> int | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Callable
 from functools import reduce
 from typing import Literal
@@ -19,9 +21,10 @@ from resnet_lesion.network import ResidualNetwork, wrap
 from resnet_lesion.orders import as_positive, generator
 from resnet_lesion.path_gradient import PathGradient, carry_by_length, wrt_block
 from resnet_lesion.paths import path_counts, path_fraction
-from resnet_lesion.results import provenance, variable
+from resnet_lesion.results import origin, provenance, variable
 
 Method = Literal["sample", "exact", "both"]
+_TITLE = "Effective path lengths"
 
 
 class EffectivePath(GradientAttribution):  # type: ignore[misc]  # Captum ships no types
@@ -63,6 +66,7 @@ class EffectivePath(GradientAttribution):  # type: ignore[misc]  # Captum ships 
         n_bootstrap: int = 1000,
         seed: int = 0,
         memory_limit: int | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
         show_progress: bool = True,
     ) -> xr.Dataset:
         """Find the shortest range of path lengths that holds a given share of the gradient.
@@ -80,6 +84,7 @@ class EffectivePath(GradientAttribution):  # type: ignore[misc]  # Captum ships 
             n_bootstrap: Number of resamplings of the draws for the 95 % intervals.
             seed: Seed of the paths and of the resampling.
             memory_limit: Bytes to take at most, roughly, for the gradients on their way.
+            checkpoint: A folder to keep what has been done in, to go on from there when stopped.
             show_progress: Show a progress bar.
 
         Returns:
@@ -116,6 +121,7 @@ class EffectivePath(GradientAttribution):  # type: ignore[misc]  # Captum ships 
                     rtol=rtol if one == "sample" else None,
                     seed=seed,
                     memory_limit=memory_limit,
+                    checkpoint=checkpoint,
                     show_progress=show_progress,
                 )
                 for one in ("sample", "exact")
@@ -123,7 +129,7 @@ class EffectivePath(GradientAttribution):  # type: ignore[misc]  # Captum ships 
             ]
         dataset = effective_paths(sources, coverage, n_bootstrap, seed)
         dataset.attrs |= {name: sources[0].attrs[name] for name in ("data", "wrt") if name in sources[0].attrs}
-        return provenance(dataset, self.network, "Effective path lengths", options)
+        return provenance(dataset, origin(self.network, _TITLE, options))
 
     @captum_algorithm
     def attribute(
@@ -190,6 +196,14 @@ def effective_paths(sources: list[xr.Dataset], coverage: float, n_bootstrap: int
         if "sum_gradient_norm" in source:
             parts.append(_summed(source, coverage))
     return reduce(lambda a, b: a.merge(b, compat="identical", join="exact"), parts)
+
+
+def effective_of_study(sampled: xr.Dataset, exact: xr.Dataset) -> xr.Dataset:
+    """Derive a study's effective path lengths from its two kinds of gradients, with where they came from."""
+    options = {"coverage": 0.95, "n_bootstrap": 1000, "seed": json.loads(sampled.attrs["options"])["seed"]}
+    dataset = effective_paths([sampled.merge(exact, compat="identical")], **options)
+    attrs = {name: value for name, value in sampled.attrs.items() if name not in ("fingerprint", "shard")}
+    return provenance(dataset, attrs | {"title": _TITLE, "options": json.dumps(options)})
 
 
 def shortest_range(shares: NDArray[np.float64], coverage: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

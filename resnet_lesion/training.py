@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 from resnet_lesion.data import Data, batches, refuse_one_shot
 from resnet_lesion.isolation import isolated, preserved_flags, preserved_randomness
 from resnet_lesion.network import ResidualNetwork, wrap
-from resnet_lesion.results import layer_coords, provenance, variable
+from resnet_lesion.results import layer_coords, origin, provenance, variable
 from resnet_lesion.storage import whole_file
 
 if TYPE_CHECKING:
@@ -351,4 +351,4 @@ def _log(network: ResidualNetwork, recipe: Recipe, run: _Run, draws: _Draws) -> 
             **layer_coords(network),
         },
     )
-    return provenance(log, network, "Training", dataclasses.asdict(recipe))
+    return provenance(log, origin(network, "Training", dataclasses.asdict(recipe)))
