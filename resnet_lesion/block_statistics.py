@@ -11,6 +11,7 @@ import xarray as xr
 from torch import Tensor, nn
 
 from resnet_lesion.data import Data
+from resnet_lesion.executors import Executor, over_shards
 from resnet_lesion.measurement import Measurement, ObjectiveName, Piece
 from resnet_lesion.network import ResidualNetwork, wrap
 from resnet_lesion.results import layer_coords, variable
@@ -44,6 +45,7 @@ class BlockStatistics:
     def __init__(self, model: nn.Module | ResidualNetwork) -> None:
         self.network = wrap(model)
 
+    @over_shards
     def analyze(
         self,
         data: Data,
@@ -51,6 +53,8 @@ class BlockStatistics:
         objective: ObjectiveName = "cross_entropy",
         checkpoint: str | os.PathLike[str] | None = None,
         shard: ShardLike = None,
+        executor: Executor | None = None,
+        n_shards: int | None = None,
         show_progress: bool = True,
     ) -> xr.Dataset:
         """Measure every block in one forward and backward pass over the data.
@@ -61,6 +65,8 @@ class BlockStatistics:
                 "score" (logit) of the label, so that a positive cosine is always an improvement.
             checkpoint: A folder to keep what has been done in, to go on from there when stopped.
             shard: Which part to do, (i, N) for every N-th image from the i-th on; :func:`merge` puts all N together.
+            executor: Where to do all of ``n_shards`` parts; anything with ``concurrent.futures``' interface.
+            n_shards: How many parts to cut the images into for the executor.
             show_progress: Show a progress bar.
 
         Returns:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from resnet_lesion.attribution import TargetType, captum_algorithm, score_lost
 from resnet_lesion.data import Data
 from resnet_lesion.evaluation import count
+from resnet_lesion.executors import Executor, over_shards
 from resnet_lesion.lesion_results import lesion_dataset
 from resnet_lesion.network import ResidualNetwork, wrap
 from resnet_lesion.orders import DELETED, as_counts, as_positive, delete_each, delete_random
@@ -47,6 +48,7 @@ class Deletion(PerturbationAttribution):  # type: ignore[misc]  # Captum ships n
         self.network = wrap(model)
         super().__init__(self.network.model)
 
+    @over_shards
     def analyze(
         self,
         data: Data,
@@ -58,6 +60,8 @@ class Deletion(PerturbationAttribution):  # type: ignore[misc]  # Captum ships n
         perturbations_per_eval: int | None = None,
         checkpoint: str | os.PathLike[str] | None = None,
         shard: ShardLike = None,
+        executor: Executor | None = None,
+        n_shards: int | None = None,
         show_progress: bool = True,
     ) -> xr.Dataset:
         """Count what the network gets right with blocks deleted.
@@ -72,6 +76,8 @@ class Deletion(PerturbationAttribution):  # type: ignore[misc]  # Captum ships n
             perturbations_per_eval: The largest number of lesions in one forward pass; None for what memory holds.
             checkpoint: A folder to keep what has been done in, to go on from there when stopped.
             shard: Which part to do, (i, N) for every N-th image from the i-th on; :func:`merge` puts all N together.
+            executor: Where to do all of ``n_shards`` parts; anything with ``concurrent.futures``' interface.
+            n_shards: How many parts to cut the images into for the executor.
             show_progress: Show a progress bar.
 
         Returns:

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from resnet_lesion.chunking import Chunks
 from resnet_lesion.data import LEFT_OUT, Data
+from resnet_lesion.executors import Executor, over_shards
 from resnet_lesion.lesion_results import Counts, lesion_dataset, order_variable
 from resnet_lesion.network import ResidualNetwork, Trace, wrap
 from resnet_lesion.orders import DELETED, IntArray, as_orders, whole
@@ -23,6 +24,7 @@ from resnet_lesion.run import Run
 from resnet_lesion.shards import ShardLike
 
 
+@over_shards
 def evaluate(
     model: nn.Module | ResidualNetwork,
     data: Data,
@@ -32,6 +34,8 @@ def evaluate(
     perturbations_per_eval: int | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     shard: ShardLike = None,
+    executor: Executor | None = None,
+    n_shards: int | None = None,
     show_progress: bool = True,
 ) -> xr.Dataset:
     """Evaluate the network under any lesions.
@@ -47,6 +51,8 @@ def evaluate(
         perturbations_per_eval: The largest number of lesions in one forward pass; None for what memory holds.
         checkpoint: A folder to keep what has been done in, to go on from there when stopped.
         shard: Which part to do, (i, N) for every N-th image from the i-th on; :func:`merge` puts all N together.
+        executor: Where to do all of ``n_shards`` parts; anything with ``concurrent.futures``' interface.
+        n_shards: How many parts to cut the images into for the executor.
         show_progress: Show a progress bar.
 
     Returns:

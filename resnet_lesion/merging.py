@@ -12,7 +12,7 @@ import numpy as np
 import xarray as xr
 
 from resnet_lesion import storage
-from resnet_lesion.effective_path import effective_of_study
+from resnet_lesion.effective_lengths import effective_of_study
 from resnet_lesion.lesion_results import lesion_rates
 from resnet_lesion.measurement import over_draws
 from resnet_lesion.results import differences

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from resnet_lesion.attribution import TargetType, captum_algorithm, forward_args, select_score, single_input
 from resnet_lesion.data import Data, refuse_one_shot
+from resnet_lesion.executors import Executor, over_shards
 from resnet_lesion.linearization import Linearization, full_gradient
 from resnet_lesion.measurement import (
     Measurement,
@@ -63,6 +64,7 @@ class PathGradient(GradientAttribution):  # type: ignore[misc]  # Captum ships n
         self.network = wrap(model)
         super().__init__(self.network.model)
 
+    @over_shards
     def analyze(
         self,
         data: Data,
@@ -78,6 +80,8 @@ class PathGradient(GradientAttribution):  # type: ignore[misc]  # Captum ships n
         memory_limit: int | None = None,
         checkpoint: str | os.PathLike[str] | None = None,
         shard: ShardLike = None,
+        executor: Executor | None = None,
+        n_shards: int | None = None,
         show_progress: bool = True,
     ) -> xr.Dataset:
         """Measure the gradient that each path length carries, as L2 norms per image averaged over the images.
@@ -97,6 +101,8 @@ class PathGradient(GradientAttribution):  # type: ignore[misc]  # Captum ships n
             memory_limit: Bytes to take at most, roughly, for the gradients on their way; None for what seems right.
             checkpoint: A folder to keep what has been done in, to go on from there when stopped.
             shard: Which part to do, (i, N) for every N-th image from the i-th on; :func:`merge` puts all N together.
+            executor: Where to do all of ``n_shards`` parts; anything with ``concurrent.futures``' interface.
+            n_shards: How many parts to cut the images into for the executor.
             show_progress: Show a progress bar.
 
         Returns:

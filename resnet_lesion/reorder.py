@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from resnet_lesion.attribution import TargetType, captum_algorithm, score_lost
 from resnet_lesion.data import Data
 from resnet_lesion.evaluation import count
+from resnet_lesion.executors import Executor, over_shards
 from resnet_lesion.lesion_results import lesion_dataset, order_variable
 from resnet_lesion.network import ResidualNetwork, Trace, wrap
 from resnet_lesion.orders import IntArray, as_counts, as_orders, as_positive, swap_random, whole
@@ -50,6 +51,7 @@ class Reorder(PerturbationAttribution):  # type: ignore[misc]  # Captum ships no
         self.network = wrap(model)
         super().__init__(self.network.model)
 
+    @over_shards
     def analyze(
         self,
         data: Data,
@@ -61,6 +63,8 @@ class Reorder(PerturbationAttribution):  # type: ignore[misc]  # Captum ships no
         perturbations_per_eval: int | None = None,
         checkpoint: str | os.PathLike[str] | None = None,
         shard: ShardLike = None,
+        executor: Executor | None = None,
+        n_shards: int | None = None,
         show_progress: bool = True,
     ) -> xr.Dataset:
         """Count what the network gets right with blocks swapped.
@@ -74,6 +78,8 @@ class Reorder(PerturbationAttribution):  # type: ignore[misc]  # Captum ships no
             perturbations_per_eval: The largest number of lesions in one forward pass; None for what memory holds.
             checkpoint: A folder to keep what has been done in, to go on from there when stopped.
             shard: Which part to do, (i, N) for every N-th image from the i-th on; :func:`merge` puts all N together.
+            executor: Where to do all of ``n_shards`` parts; anything with ``concurrent.futures``' interface.
+            n_shards: How many parts to cut the images into for the executor.
             show_progress: Show a progress bar.
 
         Returns:

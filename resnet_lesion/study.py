@@ -11,7 +11,8 @@ from torch import nn
 from resnet_lesion.block_statistics import BlockStatistics
 from resnet_lesion.data import Data, first_images, refuse_one_shot
 from resnet_lesion.deletion import Deletion
-from resnet_lesion.effective_path import effective_of_study
+from resnet_lesion.effective_lengths import effective_of_study
+from resnet_lesion.executors import Executor, over_shards
 from resnet_lesion.network import ResidualNetwork, wrap
 from resnet_lesion.path_gradient import PathGradient
 from resnet_lesion.reorder import Reorder, swappable_pairs
@@ -19,6 +20,7 @@ from resnet_lesion.run import RunOptions
 from resnet_lesion.shards import ShardLike, as_shard
 
 
+@over_shards
 def study(
     model: nn.Module | ResidualNetwork,
     data: Data,
@@ -32,6 +34,8 @@ def study(
     seed: int = 0,
     checkpoint: str | os.PathLike[str] | None = None,
     shard: ShardLike = None,
+    executor: Executor | None = None,
+    n_shards: int | None = None,
     show_progress: bool = True,
 ) -> xr.DataTree:
     """Run all analyzers, as the paper does.
@@ -49,6 +53,8 @@ def study(
         seed: Seed of everything random.
         checkpoint: A folder to keep what has been done in, to go on from there when stopped.
         shard: Which part to do, (i, N) for every N-th image from the i-th on; :func:`merge` puts all N together.
+        executor: Where to do all of ``n_shards`` parts; anything with ``concurrent.futures``' interface.
+        n_shards: How many parts to cut the images into for the executor.
         show_progress: Show progress bars.
 
     Returns:
