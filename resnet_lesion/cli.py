@@ -192,6 +192,9 @@ def _add_data_options(run: argparse.ArgumentParser) -> Any:
     data.add_argument("--data-dir", type=Path, metavar="DIR", help="where a named data set is, or is downloaded to")
     data.add_argument("--download", action="store_true", help="download a torchvision data set that is not there")
     data.add_argument("--class-map", type=Path, metavar="FILE", help="folder names in the order of the model's outputs")
+    data.add_argument(
+        "--skip-unreadable", action="store_true", help="leave out images that cannot be read, and count them"
+    )
     data.add_argument("--batch-size", type=_positive, default=64, metavar="N", help="images in a batch")
     data.add_argument("--workers", type=_not_negative, default=workers, metavar="N", help="loading processes")
     return data
@@ -303,7 +306,12 @@ def _study(args: argparse.Namespace) -> None:
         raise IsADirectoryError(f"expected a file for --out, got the folder {str(args.out)!r}.")
     device = _device(args.device)
     data = open_images(
-        args.data, args.split, data_dir=args.data_dir, download=args.download, class_map=args.class_map
+        args.data,
+        args.split,
+        data_dir=args.data_dir,
+        download=args.download,
+        class_map=args.class_map,
+        skip_unreadable=args.skip_unreadable,
     )  # before the model, whose weights may have to be downloaded
     model = _model(args).eval().to(device)
     if args.channels_last:
@@ -418,6 +426,7 @@ def _source(args: argparse.Namespace) -> Source:
         batch_size=args.batch_size,
         workers=args.workers,
         image_size=args.image_size,
+        skip_unreadable=args.skip_unreadable,
     )
 
 

@@ -104,7 +104,7 @@ def length(data: Data) -> int | None:
 
 def describe(data: Data, n_samples: int, shape: tuple[int, ...]) -> str:
     """Say in a line what was analysed, for the provenance attributes."""
-    source = type(getattr(data, "dataset", data)).__name__
+    source = type(getattr(data, "dataset", data)).__name__.lstrip("_")
     return f"{n_samples} images of shape {'x'.join(map(str, shape))} from {source}"
 
 

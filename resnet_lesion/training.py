@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
-from resnet_lesion.data import Data, batches, refuse_one_shot
+from resnet_lesion.data import LEFT_OUT, Data, batches, refuse_one_shot
 from resnet_lesion.isolation import isolated, preserved_flags, preserved_randomness
 from resnet_lesion.network import ResidualNetwork, wrap
 from resnet_lesion.results import layer_coords, origin, provenance, variable
@@ -264,7 +264,7 @@ class _Run:
                 output = model(self._network.to_device(inputs)).float()
                 loss += F.cross_entropy(output, targets, reduction="sum")
                 correct += (output.argmax(1) == targets).sum()
-                total += len(targets)
+                total += (targets != LEFT_OUT).sum()
         self.curves["validation_loss"].append(float(loss / total))
         self.curves["validation_error"].append(float(1 - correct / total))
 
