@@ -65,32 +65,6 @@ def refuse_defects(found: Tensor, n_classes: int) -> None:
         )
 
 
-def every_nth(stream: Iterable[Batch], i: int, n: int) -> Iterator[Batch]:
-    """Yield the images with the numbers i, i + n, i + 2 n, ... of all batches together."""
-    number = 0
-    for inputs, targets in stream:
-        chosen = slice((i - number) % n, None, n)
-        number += len(inputs)
-        if len(targets[chosen]):
-            yield inputs[chosen], targets[chosen]
-
-
-def in_batches_of(size: int, stream: Iterable[Batch]) -> Iterator[Batch]:
-    """Yield the same images in batches of that size, the last of what is left."""
-    waiting: list[Batch] = []
-    n = 0
-    for batch in stream:
-        waiting.append(batch)
-        n += len(batch[0])
-        while n >= size:
-            inputs, targets = (torch.cat(parts) for parts in zip(*waiting, strict=True))
-            yield inputs[:size], targets[:size]
-            waiting, n = [(inputs[size:], targets[size:])], n - size
-    if n:
-        inputs, targets = (torch.cat(parts) for parts in zip(*waiting, strict=True))
-        yield inputs, targets
-
-
 def length(data: Data) -> int | None:
     """Return the number of images if it is known beforehand, for a progress bar."""
     if isinstance(data, tuple) and len(data) == 2 and all(map(_is_array, data)):

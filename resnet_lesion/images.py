@@ -334,7 +334,8 @@ class _Files(Dataset[tuple[Any, int]]):
         name = self.reader.filename(index)  # an IndexError ends iteration
         try:
             file, label = self.reader[index]
-            image = Image.open(file).convert("RGB")
+            with file:
+                image = Image.open(file).convert("RGB")
         except Exception as error:  # whatever a damaged file makes Pillow and zipfile raise
             if not self._skip_unreadable:
                 raise OSError(

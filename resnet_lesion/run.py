@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
@@ -27,15 +27,13 @@ from resnet_lesion.data import (
     LEFT_OUT,
     Batch,
     Data,
-    batches,
     defects,
     describe,
-    every_nth,
-    in_batches_of,
     length,
     refuse_defects,
 )
 from resnet_lesion.network import ResidualNetwork
+from resnet_lesion.reading import Reading, behind, in_batches_of
 from resnet_lesion.results import fingerprint, origin, provenance, variable
 from resnet_lesion.shards import ShardLike, as_shard
 
@@ -132,13 +130,10 @@ class Images:
     """
 
     def __init__(self, run: Run, progress: tqdm[Any], file: Path | None) -> None:
-        stream = batches(run.data)
-        inputs, targets = next(stream)
-        self.first, self.progress = inputs[:1], progress
-        self._run, self._batch_size = run, len(inputs)
-        self._stream = chain([(inputs, targets)], stream)
-        run.shape = tuple(inputs.shape[1:])
-        run.fingerprint |= {"input_shape": list(run.shape), "first_image": _digest(inputs[:1], targets[:1])}
+        self._run, self._reading, self.progress = run, Reading(run.data), progress
+        self.first, label = self._reading.first
+        run.shape = tuple(self.first.shape[1:])
+        run.fingerprint |= {"input_shape": list(run.shape), "first_image": _digest(self.first, label)}
         self._checkpoint = None if file is None else Checkpoint(file, run.fingerprint)
 
     def batches(self, totals: Totals, n_classes: int) -> Iterator[Batch]:
@@ -194,31 +189,22 @@ class Images:
         run.total, run.skipped = int(counted), int(left_out)
 
     def _to_do(self, done: Done) -> Iterator[Batch]:
-        i, n = self._run.shard.data
-        if n == 1:
-            return _behind(done, self._stream)
-        # a loader's batch holds but few of a shard's images
-        return in_batches_of(self._batch_size, _behind(done, every_nth(self._stream, i, n)))
-
-
-def _behind(done: Done, stream: Iterable[Batch]) -> Iterator[Batch]:
-    """Leave out the images that are done.
-
-    Raises:
-        ValueError: If the last of them is another image than it was.
-    """
-    n = done.n_images
-    for inputs, targets in stream:
-        if 0 < n <= len(inputs) and _digest(inputs[n - 1 : n], targets[n - 1 : n]) != done.last:
-            raise ValueError(
-                f"expected the data in the order in which {done.n_images} images were done, got another one. Load it "
-                "without shuffling, or shuffle with a seed."
-            )
-        if n < len(inputs):
-            yield inputs[n:], targets[n:]
-        n = max(0, n - len(inputs))
-    if n:
-        raise ValueError(f"expected at least the {done.n_images} images that are done already, got {n} less.")
+        (i, n), size = self._run.shard.data, self._reading.batch_size
+        if not done.n_images:
+            stream = self._reading.every_nth(i, n)
+        else:
+            # from the last image that is done, to see whether it is still the same
+            stream = self._reading.every_nth(i, n, done.n_images - 1)
+            last = next(stream, None)
+            if last is None or _digest(last[0][:1], last[1][:1]) != done.last:
+                raise ValueError(
+                    f"expected the data in the order in which {done.n_images} images were done, got "
+                    f"{'fewer images' if last is None else 'another one'}. Load the same data without shuffling, or "
+                    "shuffle with a seed."
+                )
+            stream = behind(1, chain([last], stream))
+        # a loader's batch holds but few of a shard's images; and what goes on has to go on in the same batches
+        return in_batches_of(size, stream) if n > 1 or done.n_images else stream
 
 
 def _digest(image: Tensor, target: Tensor) -> str:

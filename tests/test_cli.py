@@ -20,12 +20,6 @@ from resnet_lesion.digits import load_digits
 
 MODEL = "cifar_preactresnet110"
 
-# timm leaves the closing of image files to the garbage collector
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
-
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):

@@ -15,11 +15,6 @@ from resnet_lesion.images import Source, ZipReader, choose_samples, class_names,
 from resnet_lesion.weights import load_weights, save_weights, untrained
 
 CPU = torch.device("cpu")
-# timm leaves the closing of image files to the garbage collector
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
 
 
 def write_images(folder, splits=("train", "test"), classes=("cat", "dog"), n=3, size=32):
