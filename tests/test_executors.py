@@ -98,6 +98,15 @@ def test_a_failure_comes_back_and_ends_the_others(tmp_path):
     assert futures[-1].cancelled()
 
 
+def test_threads_take_turns_with_the_model():
+    model, data = models.build(), models.data(12)
+    snapshot = models.Snapshot(model)
+    with ThreadPoolExecutor(4) as pool:
+        found = rl.Deletion(model).analyze(data, n_deleted=[1, 2], executor=pool, n_shards=4, **QUIET)
+    check_merged(found, rl.Deletion(model).analyze(data, n_deleted=[1, 2], **QUIET))
+    snapshot.check()
+
+
 def check_spread(tmp_path, executor, n_shards=4, n_processes=2, n=24, **options):
     """Run on the executor, from several processes, and compare."""
     model, batches = models.build(), slow.SlowBatches(n, tmp_path)
