@@ -17,7 +17,7 @@ import xarray as xr
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from resnet_lesion.data import LEFT_OUT, Data, batches, refuse_one_shot
 from resnet_lesion.isolation import isolated, preserved_flags, preserved_randomness
