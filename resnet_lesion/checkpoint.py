@@ -56,7 +56,7 @@ class Checkpoint:
             if isinstance(total, list):
                 if not total:
                     continue
-                total = torch.cat(total)
+                total = torch.cat([part.cpu() for part in total])
             dims = tuple(f"{name}_{axis}" for axis in range(total.ndim))
             variables[name] = xr.Variable(dims, total.cpu().numpy())
         attrs = {"fingerprint": json.dumps(self._fingerprint), "done": json.dumps(vars(done))}

@@ -155,7 +155,7 @@ def exact_norms(measurement: Measurement, lengths: list[int], per_sample: bool) 
         }
     )
     if per_sample:
-        image_norms = torch.cat(by_image).cpu().numpy()
+        image_norms = torch.cat([part.cpu() for part in by_image]).numpy()  # those from a checkpoint were there already
         dataset["sample_sum_gradient_norm"] = variable(
             ("sample", "path_length"), image_norms, "norm of the image's summed path gradients"
         )

@@ -23,11 +23,13 @@ class Reading:
     Attributes:
         first: The first image and its target, (1, ...) and (1,).
         batch_size: How many images the data's own batches hold.
+        is_indexed: Whether only what is wanted is read.
     """
 
     def __init__(self, data: Data) -> None:
         self._data = data
         loader = _in_order(data)
+        self.is_indexed = loader is not None
         if loader is not None:
             inputs, targets = next(batches(_only(data, range(1), workers=0)))
             assert loader.batch_size is not None
@@ -72,12 +74,16 @@ def in_batches_of(size: int, stream: Iterable[Batch]) -> Iterator[Batch]:
     waiting: list[Batch] = []
     n = 0
     for batch in stream:
+        if not waiting and len(batch[0]) == size:
+            yield batch  # as it is, without a copy
+            continue
         waiting.append(batch)
         n += len(batch[0])
         while n >= size:
             inputs, targets = (torch.cat(parts) for parts in zip(*waiting, strict=True))
             yield inputs[:size], targets[:size]
-            waiting, n = [(inputs[size:], targets[size:])], n - size
+            n -= size
+            waiting = [(inputs[size:], targets[size:])] if n else []
     if n:
         inputs, targets = (torch.cat(parts) for parts in zip(*waiting, strict=True))
         yield inputs, targets

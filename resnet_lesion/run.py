@@ -203,8 +203,8 @@ class Images:
                     "shuffle with a seed."
                 )
             stream = behind(1, chain([last], stream))
-        # a loader's batch holds but few of a shard's images; and what goes on has to go on in the same batches
-        return in_batches_of(size, stream) if n > 1 or done.n_images else stream
+        # a loader's batch holds but few of a shard's images, and what is read from the middle on begins elsewhere
+        return in_batches_of(size, stream) if n > 1 or (done.n_images and self._reading.is_indexed) else stream
 
 
 def _digest(image: Tensor, target: Tensor) -> str:

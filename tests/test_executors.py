@@ -11,9 +11,11 @@ import time
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
+import distributed
 import models
 import pytest
 import slow
+import submitit
 import timm
 import xarray as xr
 from test_merging import check_merged
@@ -130,7 +132,6 @@ def test_a_process_pool(tmp_path):
 @pytest.mark.sweep
 @pytest.mark.filterwarnings("ignore")  # dask's own
 def test_dask_with_a_worker_killed_in_mid_run(tmp_path):
-    distributed = pytest.importorskip("distributed")
     killed = []
 
     def kill():
@@ -159,7 +160,6 @@ def test_dask_with_a_worker_killed_in_mid_run(tmp_path):
 @pytest.mark.sweep
 @pytest.mark.filterwarnings("ignore")  # submitit's own
 def test_submitit(tmp_path, monkeypatch):
-    submitit = pytest.importorskip("submitit")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")]))
     executor = submitit.LocalExecutor(folder=tmp_path / "jobs")
     executor.update_parameters(timeout_min=5)
