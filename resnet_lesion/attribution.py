@@ -54,7 +54,7 @@ def score_lost(
             selected = torch.stack([select_score(output, target) for output in outputs], dim=1)
             if scores is None:
                 scores = selected.new_empty(len(inputs), len(rows))
-            scores[:, torch.as_tensor(chosen, device=selected.device)] = selected
+            scores[:, chosen] = selected
         progress.update(len(inputs))
     assert scores is not None
     return scores[:, :1] - scores[:, 1:]

@@ -7,6 +7,7 @@ prefixes that they shared. So images are split first, and lesions only where the
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,15 @@ _CPU_BYTES = 2**26
 _DEVICE_SHARE = 0.5
 # A block keeps about this many tensors of the size of its input or output alive while it runs.
 _LIVE_TENSORS = 6
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """The rows of one forward pass; ``index`` is their numbers on the device, copied there once."""
+
+    rows: IntArray
+    plan: Plan
+    index: Tensor
 
 
 class Chunks:
@@ -50,15 +60,14 @@ class Chunks:
         # neighbours in lexicographic order share the longest prefixes
         ranked = np.lexsort(orders.T[::-1])
         size = perturbations_per_eval or len(ranked)
-        self._rows = [ranked[i : i + size] for i in range(0, len(ranked), size)]
-        self._plans = [Plan(orders[rows]) for rows in self._rows]
-        largest = max(_bytes_per_image(plan, trace) for plan in self._plans)
+        self._chunks = [self._chunk(ranked[i : i + size]) for i in range(0, len(ranked), size)]
+        largest = max(_bytes_per_image(chunk.plan, trace) for chunk in self._chunks)
         self._images = max(1, memory_budget(network, _CPU_BYTES) // largest)
 
     @property
     def block_evaluations(self) -> int:
         """Number of blocks computed per image, over all chunks, reference rows left out."""
-        asked = [rows[rows >= self._n_reference] for rows in self._rows]
+        asked = [chunk.rows[chunk.rows >= self._n_reference] for chunk in self._chunks]
         return sum(Plan(self._orders[rows]).block_evaluations for rows in asked)
 
     def split(self, inputs: Tensor, *others: Tensor) -> Iterator[tuple[Tensor, ...]]:
@@ -69,15 +78,16 @@ class Chunks:
             yield inputs[start:stop], *(other[start:stop] for other in others)
             start = stop
 
-    def outputs(self, inputs: Tensor, *args: object) -> Iterator[tuple[Tensor, IntArray]]:
+    def outputs(self, inputs: Tensor, *args: object) -> Iterator[tuple[Tensor, Tensor]]:
         """Run every lesion on these images.
 
         Yields:
-            Outputs (n_rows_of_chunk, N, ...) and the order rows they belong to.
+            Outputs (n_rows_of_chunk, N, ...) and the numbers of the order rows they belong to, both on the device.
         """
-        chunk = 0
-        while chunk < len(self._plans):
-            rows = self._rows[chunk]
+        i = 0
+        while i < len(self._chunks):
+            chunk = self._chunks[i]
+            rows = chunk.rows
             try:
                 pieces = self._attempt(chunk, inputs, args)
             except AdapterError:
@@ -86,34 +96,31 @@ class Chunks:
                 if len(rows) == 1:
                     raise
                 # what goes round the blocks, as in cross stages, has one row for each image where streams have several
-                self._split(chunk, [row[None] for row in rows])
+                self._chunks[i : i + 1] = [self._chunk(row[None]) for row in rows]
                 continue
             if pieces is None:
-                self._split(chunk, [rows[: len(rows) // 2], rows[len(rows) // 2 :]])
+                self._chunks[i : i + 1] = map(self._chunk, (rows[: len(rows) // 2], rows[len(rows) // 2 :]))
                 continue
-            yield pieces, rows
-            chunk += 1
+            yield pieces, chunk.index
+            i += 1
 
-    def _split(self, chunk: int, parts: list[IntArray]) -> None:
-        self._rows[chunk : chunk + 1] = parts
-        self._plans[chunk : chunk + 1] = [Plan(self._orders[part]) for part in parts]
+    def _chunk(self, rows: IntArray) -> _Chunk:
+        return _Chunk(rows, Plan(self._orders[rows]), torch.as_tensor(rows, device=self._network.device))
 
-    def _attempt(self, chunk: int, inputs: Tensor, args: tuple[object, ...]) -> Tensor | None:
+    def _attempt(self, chunk: _Chunk, inputs: Tensor, args: tuple[object, ...]) -> Tensor | None:
         """Run a chunk, halving the images while memory is short; None if one image alone is too many."""
         while True:
             starts = range(0, len(inputs), self._images)
             try:
                 return torch.cat(
                     [
-                        forward_lesions(
-                            self._network, self._plans[chunk], *piece(start, start + self._images, inputs, *args)
-                        )
+                        forward_lesions(self._network, chunk.plan, *piece(start, start + self._images, inputs, *args))
                         for start in starts
                     ],
                     dim=1,
                 )
             except torch.OutOfMemoryError:
-                if min(self._images, len(inputs)) == 1 and len(self._rows[chunk]) == 1:
+                if min(self._images, len(inputs)) == 1 and len(chunk.rows) == 1:
                     raise
             # outside the except clause, whose traceback would keep the activations alive
             torch.cuda.empty_cache()

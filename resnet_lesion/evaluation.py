@@ -151,13 +151,12 @@ class _Tally:
         self.agreeing = torch.zeros(n_rows, dtype=torch.int64, device=device)
         self.loss = torch.zeros(n_rows, dtype=torch.float32 if device.type == "mps" else torch.float64, device=device)
 
-    def add(self, outputs: Iterable[tuple[Tensor, IntArray]], targets: Tensor) -> None:
-        """Count the outputs (n_rows, n, n_classes) of some rows and images, whose targets may be LEFT_OUT."""
+    def add(self, outputs: Iterable[tuple[Tensor, Tensor]], targets: Tensor) -> None:
+        """Count the outputs (n_rows, n, n_classes) of some rows, by number, for images whose targets may be LEFT_OUT."""
         counted = targets != LEFT_OUT
         classes = targets.clamp(min=0)
         predictions = torch.empty(len(self.loss), len(targets), dtype=torch.int64, device=targets.device)
-        for logits, chosen in outputs:
-            rows = torch.as_tensor(chosen, device=targets.device)
+        for logits, rows in outputs:
             predictions[rows] = logits.argmax(2)
             logits = logits if logits.dtype == torch.float64 else logits.float()
             losses = F.cross_entropy(

@@ -221,7 +221,7 @@ def _path_norms(measurement: Measurement, paths: NDArray[np.bool_], n_before: in
                 plan = path_plan(rows[chosen])
                 norms = norms_of(measurement.arrive(linear, linear.along(plan, first))).sum(1) / linear.scale
                 index = torch.as_tensor(chosen, device=sums.device)
-                sums[index] += norms[torch.as_tensor(plan.stream, device=sums.device)]
+                sums[index] += norms[plan.stream_on(sums.device)]
     means: NDArray[np.float64] = sums.cpu().numpy() / run.total
     return means
 

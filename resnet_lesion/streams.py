@@ -57,6 +57,13 @@ class Plan:
             )
             self.n_streams.append(len(pairs))
             self.block_evaluations += int((pairs[:, 0] != DELETED).sum())
+        self._on_device: Tensor | None = None
+
+    def stream_on(self, device: torch.device) -> Tensor:
+        """Return ``stream`` on a device; copied there once, as a copy for every pass would wait for it."""
+        if self._on_device is None or self._on_device.device != device:
+            self._on_device = torch.as_tensor(self.stream, device=device)
+        return self._on_device
 
 
 def forward_lesions(network: ResidualNetwork, plan: Plan, inputs: Tensor, *args: object) -> Tensor:
@@ -115,7 +122,7 @@ def forward_lesions(network: ResidualNetwork, plan: Plan, inputs: Tensor, *args:
             "dimension behind the blocks."
         )
     streams = output.reshape(-1, n, *output.shape[1:])
-    return streams[torch.as_tensor(plan.stream, device=output.device)]
+    return streams[plan.stream_on(output.device)]
 
 
 def _runs(parents: NDArray[np.int64]) -> tuple[tuple[int, int], ...]:
