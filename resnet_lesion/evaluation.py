@@ -152,7 +152,7 @@ class _Tally:
         self.loss = torch.zeros(n_rows, dtype=torch.float32 if device.type == "mps" else torch.float64, device=device)
 
     def add(self, outputs: Iterable[tuple[Tensor, Tensor]], targets: Tensor) -> None:
-        """Count the outputs (n_rows, n, n_classes) of some rows, by number, for images whose targets may be LEFT_OUT."""
+        """Count the outputs (n_rows, n, n_classes) of some rows; targets may be LEFT_OUT."""
         counted = targets != LEFT_OUT
         classes = targets.clamp(min=0)
         predictions = torch.empty(len(self.loss), len(targets), dtype=torch.int64, device=targets.device)
