@@ -64,7 +64,7 @@ def provenance(dataset: xr.Dataset, network: ResidualNetwork, title: str, option
         "autocast": str(autocast).removeprefix("torch."),
         "options": json.dumps(options, default=_plain),
     }
-    return dataset.assign_attrs({**attrs, **dataset.attrs})
+    return dataset.assign_attrs({**attrs, **network.attrs, **dataset.attrs})
 
 
 def model_name(model: nn.Module) -> str:
