@@ -57,7 +57,8 @@ class AcceleratedNetwork(ResidualNetwork):
 
     def __init__(self, model: nn.Module, *, channels_last: bool, autocast: Autocast) -> None:
         super().__init__(model)
-        self._channels_last, self._autocast = channels_last, autocast
+        self._channels_last = channels_last
+        self._autocast: Autocast = autocast
 
     def to_device(self, inputs: Tensor) -> Tensor:
         """Move inputs to the model's device, dtype and memory format."""
