@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from resnet_lesion import folding
+from resnet_lesion.block import Forward
+from resnet_lesion.compilation import CompiledBlocks
 from resnet_lesion.errors import AdapterError
 from resnet_lesion.network import ResidualNetwork, wrap
 from resnet_lesion.orders import whole
@@ -34,6 +36,7 @@ class Acceleration:
         n_folded: Number of batch norms folded into convolutions.
         channels_last: Whether channels are the innermost dimension in memory.
         autocast: The precision of convolutions and matrix products, or "None" for the model's own.
+        compile: Whether blocks are compiled.
         n_images: On how many images the agreement was measured.
         equal_predictions: The share of them with the same largest output.
         deviation: The largest difference between two outputs, relative to the largest output.
@@ -44,6 +47,7 @@ class Acceleration:
     n_folded: int
     channels_last: bool
     autocast: str
+    compile: bool
     n_images: int
     equal_predictions: float
     deviation: float
@@ -51,14 +55,15 @@ class Acceleration:
 
 
 class AcceleratedNetwork(ResidualNetwork):
-    """A network that runs in another memory format or precision; made by :func:`accelerate`."""
+    """A network that runs compiled, or in another memory format or precision; made by :func:`accelerate`."""
 
     acceleration: Acceleration
 
-    def __init__(self, model: nn.Module, *, channels_last: bool, autocast: Autocast) -> None:
+    def __init__(self, model: nn.Module, *, channels_last: bool, autocast: Autocast, compile: bool) -> None:
         super().__init__(model)
         self._channels_last = channels_last
         self._autocast: Autocast = autocast
+        self._compiled = CompiledBlocks(self.model) if compile else None
 
     def to_device(self, inputs: Tensor) -> Tensor:
         """Move inputs to the model's device, dtype and memory format."""
@@ -66,6 +71,11 @@ class AcceleratedNetwork(ResidualNetwork):
         if self._channels_last and inputs.ndim == 4:
             return inputs.contiguous(memory_format=torch.channels_last)
         return inputs
+
+    def forwards(self) -> list[Forward]:
+        """Return each block's own forward, compiled if that was asked for."""
+        forwards = super().forwards()
+        return forwards if self._compiled is None else self._compiled.forwards(self.blocks, forwards)
 
     @contextmanager
     def _opened(self) -> Iterator[None]:
@@ -80,6 +90,7 @@ def accelerate(
     fold_norms: bool = True,
     channels_last: bool = True,
     autocast: Autocast = None,
+    compile: bool = False,
 ) -> AcceleratedNetwork:
     """Copy a network into a faster one that computes the same up to rounding.
 
@@ -90,11 +101,14 @@ def accelerate(
         model: A model with known residual blocks, on the device where it will run.
         inputs: Some of its inputs, (N, ...), on which the two are compared: a dozen real images.
         fold_norms: Fold batch norms into the convolution right before them, where a forward pass on the first input
-            shows that nothing else reads what is between, and float64 that both compute the same. A norm behind an
-            addition, as at the entry of a pre-activation block, has no convolution to be folded into, and stays.
+            shows that nothing else reads what is between, no lesion can part them, and float64 shows that both compute
+            the same. A norm behind an addition, as at the entry of a pre-activation block, has no convolution to be
+            folded into, and stays.
         channels_last: Lay tensors of images out with the channels innermost, which most convolutions prefer.
         autocast: torch.bfloat16 or torch.float16 for ``torch.autocast``, "tf32" for CUDA's TensorFloat-32, None for
             the model's own precision. Whatever is run on the network, ``lesioned`` and ``routed`` too, runs in it.
+        compile: Run blocks through ``torch.compile``, once for each of their classes and widths, which takes seconds
+            for each, here and when the first lesions run. Path gradients and blocks with hooks inside run uncompiled.
 
     Returns:
         The accelerated copy, in eval mode, with the same layers.
@@ -123,10 +137,10 @@ def accelerate(
     twin, folded = copy.deepcopy(original.model).eval(), dict[str, str]()
     if fold_norms:
         with original.isolated(), torch.autocast(original.device.type, enabled=False):
-            folded = folding.fold_norms(twin, original.to_device(inputs[:1]))
+            folded = folding.fold_norms(ResidualNetwork(twin), original.to_device(inputs[:1]))
     if channels_last:
         twin = twin.to(memory_format=torch.channels_last)
-    network = AcceleratedNetwork(twin, channels_last=channels_last, autocast=autocast)
+    network = AcceleratedNetwork(twin, channels_last=channels_last, autocast=autocast, compile=compile)
     if network.layers != original.layers:
         raise AdapterError(f"expected the blocks {original.layers} in the accelerated copy, got {network.layers}.")
     with network.isolated(), torch.no_grad():
@@ -135,6 +149,7 @@ def accelerate(
         n_folded=len(folded),
         channels_last=channels_last,
         autocast=str(autocast).removeprefix("torch."),
+        compile=compile,
         n_images=len(inputs),
         equal_predictions=float((_predictions(found) == _predictions(expected)).double().mean()),
         deviation=_deviation(found, expected),
@@ -149,8 +164,8 @@ def accelerate(
     if not network.acceleration.deviation <= limit:  # `not <=` so that NaN fails too
         raise ValueError(
             f"expected an accelerated copy whose outputs deviate from the model's by rounding, at most {limit:.3g} of "
-            f"the largest, got {network.acceleration.deviation:.3g}. Leave an option out: autocast=None, "
-            "channels_last=False, fold_norms=False."
+            f"the largest, got {network.acceleration.deviation:.3g}. Leave an option out: compile=False, "
+            "autocast=None, channels_last=False, fold_norms=False."
         )
     return network
 

@@ -15,32 +15,42 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from resnet_lesion.block import has_hooks
+from resnet_lesion.network import ResidualNetwork
+
 # Two ways to one value in float64 differ by rounding: sums of some thousand terms, each off by 1e-16.
 _TOLERANCE = 1e-11
 
 _M = TypeVar("_M", bound=nn.Module)
 
 
-def fold_norms(model: nn.Module, inputs: Tensor) -> dict[str, str]:
-    """Fold each batch norm of a model into the convolution right before it, in place.
+def fold_norms(network: ResidualNetwork, inputs: Tensor) -> dict[str, str]:
+    """Fold each batch norm of a network's model into the convolution right before it, in place.
 
     A pair is folded if in one forward pass the convolution and the norm ran once each, the one's output was the other's
-    input, and nothing else read that or the two's parameters; and if in float64 the folded convolution computes what
-    the two did. What the norm's module does besides (an activation, a dropout) stays, as its submodules under its
-    name; where there is nothing, an identity has the name.
+    input, and nothing else read that or the two's parameters; if no lesion can part them, as both stand in one block
+    or both outside of all; and if in float64 the folded convolution computes what the two did. What the norm's module
+    does besides (an activation, a dropout) stays, as its submodules under its name; where there is nothing, an identity
+    has the name.
 
     Args:
-        model: A model in eval mode, which is changed. What has hooks of somebody's is left alone.
+        network: A network in eval mode, whose model is changed; wrap it anew then. What has hooks is left alone.
         inputs: (N, ...) inputs on the model's device.
 
     Returns:
         The name of each norm that was folded, by that of its convolution.
     """
+    model = network.model
     names = {module: name for name, module in model.named_modules()}
+    owner = {part: block.layer for block in network.blocks for part in block.module.modules()}
+    # what follows such a block's branch without an addition stays when the branch is deleted
+    open_ended = {block.layer for block in network.blocks if not block.branch.skip and block.branch.post is not None}
     folded: dict[str, str] = {}
-    for conv, norm, shape in _pairs(model, inputs):
+    for conv, norm in _pairs(model, inputs):
+        if owner.get(conv) != owner.get(norm) or owner.get(conv) in open_ended:
+            continue
         exact = fuse_conv_bn_eval(_double(conv), _double(norm))
-        if _computes_the_same(conv, norm, exact, shape):
+        if _computes_the_same(conv, norm, exact):
             fused, own = exact.to(conv.weight.dtype), conv.weight
             conv.weight, conv.bias = fused.weight.requires_grad_(own.requires_grad), fused.bias
             _replace(model, norm, _rest(norm))
@@ -66,15 +76,15 @@ class _Reads(TorchDispatchMode):
         return output
 
 
-def _pairs(model: nn.Module, inputs: Tensor) -> list[tuple[nn.Conv2d, nn.BatchNorm2d, torch.Size]]:
-    """List the convolutions whose output one norm reads and nothing else, with the shape of their input."""
-    convs: dict[int, tuple[nn.Conv2d, torch.Size]] = {}  # by the id of what they return
+def _pairs(model: nn.Module, inputs: Tensor) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
+    """List the convolutions whose output one norm reads and nothing else."""
+    convs: dict[int, nn.Conv2d] = {}  # by the id of what they return
     norms: dict[int, nn.BatchNorm2d] = {}  # by the id of what they are given
     runs: Counter[nn.Module] = Counter()
 
-    def behind(conv: nn.Conv2d, args: tuple[Any, ...], output: Tensor) -> None:
+    def behind(conv: nn.Conv2d, _args: tuple[Any, ...], output: Tensor) -> None:
         runs[conv] += 1
-        convs[id(output)] = conv, args[0].shape
+        convs[id(output)] = conv
 
     def before(norm: nn.BatchNorm2d, args: tuple[Any, ...]) -> None:
         runs[norm] += 1
@@ -82,7 +92,7 @@ def _pairs(model: nn.Module, inputs: Tensor) -> list[tuple[nn.Conv2d, nn.BatchNo
 
     with ExitStack() as stack, torch.no_grad():
         for module in model.modules():
-            if _has_hooks(module):
+            if has_hooks(module):
                 continue
             # a subclass may make its weight in forward, as weight standardisation does
             if type(module) is nn.Conv2d:
@@ -97,22 +107,24 @@ def _pairs(model: nn.Module, inputs: Tensor) -> list[tuple[nn.Conv2d, nn.BatchNo
         return runs[conv] == runs[norm] == 1 and all(reads.counts[id(t)] == 1 for t in own if t is not None)
 
     return [
-        (conv, norms[key], shape)
-        for key, (conv, shape) in convs.items()
+        (conv, norms[key])
+        for key, conv in convs.items()
         if key in norms and reads.counts[key] == 1 and alone(conv, norms[key])
     ]
 
 
-def _computes_the_same(conv: nn.Conv2d, norm: nn.BatchNorm2d, folded: nn.Conv2d, shape: torch.Size) -> bool:
+def _computes_the_same(conv: nn.Conv2d, norm: nn.BatchNorm2d, folded: nn.Conv2d) -> bool:
     """Try it in float64, on random values: those of a pass might be hidden by an activation or a channel of zeros."""
     generator = torch.Generator().manual_seed(0)
+    # several images, a little larger than the kernel
+    size = (step * (kernel - 1) + 4 for step, kernel in zip(conv.dilation, conv.kernel_size, strict=True))
     conv, norm = _double(conv), _double(norm)
 
     def normalised(y: Tensor) -> Tensor:
         return F.batch_norm(y, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
 
     with torch.no_grad():
-        x = torch.randn(shape, generator=generator, dtype=torch.float64).to(conv.weight.device)
+        x = torch.randn(4, conv.in_channels, *size, generator=generator, dtype=torch.float64).to(conv.weight.device)
         found = folded(x)
         assert norm.running_mean is not None
         assert norm.running_var is not None
@@ -137,11 +149,6 @@ def _rest(norm: nn.BatchNorm2d) -> nn.Module:
 
 def _double(module: _M) -> _M:
     return copy.deepcopy(module).double()
-
-
-def _has_hooks(module: nn.Module) -> bool:
-    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    return "forward" in vars(module) or any(getattr(module, kind) for kind in kinds)
 
 
 def _replace(model: nn.Module, old: nn.Module, new: nn.Module) -> None:

@@ -1,6 +1,7 @@
 import copy
 
 import models
+import numpy as np
 import pytest
 import timm
 import torch
@@ -8,6 +9,7 @@ from timm.layers import BatchNormAct2d, Conv2dSame, StdConv2d
 from torch import nn
 from torch.nn.utils import parametrizations
 
+import resnet_lesion as rl
 from resnet_lesion.folding import fold_norms
 
 # the batch norms that no convolution stands right before
@@ -41,7 +43,8 @@ def norms_of(model):
 def folded(model, inputs):
     """Fold a copy; check that it computes the same, its modules too, and return it with the pairs."""
     twin = copy.deepcopy(model)
-    pairs = fold_norms(twin, inputs[:1])
+    network = Whole(twin) if isinstance(model, Pair | nn.Sequential) else rl.wrap(twin)
+    pairs = fold_norms(network, inputs[:1])
     assert {name for name, _ in model.named_modules()} <= {name for name, _ in twin.named_modules()}
     norms = {*pairs.values()}
     before, after = outputs(model, inputs, norms), outputs(twin, inputs, norms)
@@ -81,6 +84,15 @@ def test_a_folded_timm_network_computes_the_same(name):
     twin, pairs = folded(model, models.images(2, (3, 32, 32)))
     assert len(norms_of(twin)) == TIMM[name]
     assert len(pairs) == len(norms_of(model)) - TIMM[name] > 0
+
+
+class Whole:
+    """Stands for a network in which no block is involved."""
+
+    blocks = ()
+
+    def __init__(self, model):
+        self.model = model
 
 
 class Pair(nn.Module):
@@ -171,6 +183,50 @@ def test_what_is_left_alone(name):
     assert [*map(type, twin.modules())] == [*map(type, model.modules())]
 
 
+class Stemmed(nn.Module):
+    """The stem's output goes into the first block's norm only, and the last block's into the head's only."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 5, 3, padding=1)
+        self.blocks = nn.Sequential(*(models.PreActivation(c, 6, 1) for c in (5, 6, 6)), rl.Plain(nn.Conv2d(6, 6, 1)))
+        self.norm = nn.BatchNorm2d(6)
+        self.head = nn.Linear(6, models.N_CLASSES)
+
+    def forward(self, x):
+        return self.head(self.norm(self.blocks(self.stem(x))).relu().mean((2, 3)))
+
+
+def test_what_a_lesion_may_part_is_left_alone():
+    model = models.randomised(Stemmed()).double().eval()
+    twin, pairs = folded(model, models.images(2))
+    assert sorted(pairs) == ["blocks.0.conv1", "blocks.1.conv1", "blocks.2.conv1"]
+    rows = [[0, -1, 2, 3], [0, 2, 1, -1], [0, 1, 1, 3], [0, 1, 2, -1]]
+    expected, found = (rl.evaluate(which, models.data(8), rows, show_progress=False) for which in (model, twin))
+    np.testing.assert_allclose(found.loss, expected.loss, rtol=1e-12)
+
+
+class PlainWithNorm(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4)
+
+    def forward(self, x):
+        return self.norm(self.conv(x))
+
+
+@rl.register_adapter(PlainWithNorm)
+def plain_with_norm(_block):
+    return rl.Branch("conv", "conv", post="norm", skip=False)
+
+
+def test_a_norm_that_stays_when_its_block_is_deleted_is_left_alone():
+    model = models.Net(lambda c_in, c_out, _: PlainWithNorm() if c_in == c_out == 4 else nn.Conv2d(c_in, c_out, 1))
+    model = models.randomised(model).double().eval()
+    _, pairs = folded(model, models.images(2))
+    assert pairs == {}
+
+
 def test_a_norm_with_two_names_is_replaced_under_both():
     pair = models.randomised(Pair()).double().eval()
     pair.other = pair.norm
@@ -189,12 +245,12 @@ def test_a_dead_channel_and_a_dead_branch_do_not_hide_a_wrong_fold():
     pair = models.randomised(Pair(norm=Off(4))).double().eval()
     nn.init.zeros_(pair.conv.weight)  # the pass itself shows no difference
     nn.init.constant_(pair.conv.bias, -1.0)
-    assert fold_norms(pair, models.images(1)) == {}
+    assert fold_norms(Whole(pair), models.images(1)) == {}
 
 
 def test_the_dtype_and_what_is_trained_stay():
     pair = models.randomised(Pair()).eval()
     pair.conv.weight.requires_grad_(False)
-    fold_norms(pair, models.images(1, dtype=torch.float32))
+    fold_norms(Whole(pair), models.images(1, dtype=torch.float32))
     assert pair.conv.weight.dtype == pair.conv.bias.dtype == torch.float32
     assert not pair.conv.weight.requires_grad
