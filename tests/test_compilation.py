@@ -1,4 +1,5 @@
 import copy
+import pickle
 from functools import partial
 
 import models
@@ -40,7 +41,7 @@ def compiled(name="post-activation", dtype=torch.float64):
     return model, rl.accelerate(model, inputs, compile=True)
 
 
-@pytest.mark.parametrize("name", [*models.HAND_BUILT, "resnetv2 basic"])
+@pytest.mark.parametrize("name", models.HAND_BUILT)
 def test_counts_are_those_of_the_model(backend, name):
     model, network = compiled(name)
     data = models.data(8, name)
@@ -124,11 +125,14 @@ def test_the_model_is_left_alone(backend):
     assert network.acceleration.compile
 
 
-def test_a_copy_runs_too(backend):
+@pytest.mark.parametrize("again", [copy.deepcopy, lambda network: pickle.loads(pickle.dumps(network))])
+def test_a_copy_runs_compiled_too(backend, again):
     _, network = compiled()
-    again = copy.deepcopy(network)
-    expected, found = (rl.Deletion(which).analyze(models.data(4), **QUIET) for which in (network, again))
+    twin, before, data = again(network), backend.runs, models.data(3)
+    expected, found = (rl.Deletion(which).analyze(data, **QUIET) for which in (network, twin))
     np.testing.assert_array_equal(found.loss, expected.loss)
+    assert backend.runs - before == 2 * len(network)
+    assert found.attrs["acceleration"] == expected.attrs["acceleration"]
 
 
 @pytest.mark.sweep
