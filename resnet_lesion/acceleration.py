@@ -104,7 +104,8 @@ def accelerate(
             shows that nothing else reads what is between, no lesion can part them, and float64 shows that both compute
             the same. A norm behind an addition, as at the entry of a pre-activation block, has no convolution to be
             folded into, and stays.
-        channels_last: Lay tensors of images out with the channels innermost, which most convolutions prefer.
+        channels_last: Lay tensors of images out with the channels innermost, which most convolutions prefer. Path
+            gradients, which are stacked the other way, are faster without.
         autocast: torch.bfloat16 or torch.float16 for ``torch.autocast``, "tf32" for CUDA's TensorFloat-32, None for
             the model's own precision. Whatever is run on the network, ``lesioned`` and ``routed`` too, runs in it.
         compile: Run blocks through ``torch.compile``, once for each of their classes and widths, which takes seconds
