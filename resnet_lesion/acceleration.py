@@ -65,6 +65,15 @@ class AcceleratedNetwork(ResidualNetwork):
         self._autocast: Autocast = autocast
         self._compiled = CompiledBlocks(self.model) if compile else None
 
+    def __reduce__(self) -> tuple[object, ...]:
+        # neither an adapter's functions nor what is compiled can be sent to another process
+        options = {
+            "channels_last": self._channels_last,
+            "autocast": self._autocast,
+            "compile": self._compiled is not None,
+        }
+        return _again, (self.model, options, self.acceleration, self.attrs)
+
     def to_device(self, inputs: Tensor) -> Tensor:
         """Move inputs to the model's device, dtype and memory format."""
         inputs = super().to_device(inputs)
@@ -200,6 +209,12 @@ def _tf32() -> Iterator[None]:
             flag.allow_tf32 = value
         for part, name in zip(named, before[1], strict=True):
             part.fp32_precision = name
+
+
+def _again(model: nn.Module, options: dict[str, Any], acceleration: Acceleration, attrs: dict[str, str]) -> object:
+    network = AcceleratedNetwork(model, **options)
+    network.acceleration, network.attrs = acceleration, attrs
+    return network
 
 
 def _check_precision(network: ResidualNetwork, autocast: Autocast) -> None:

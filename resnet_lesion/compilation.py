@@ -32,9 +32,6 @@ class CompiledBlocks:
         self._own = set(model.modules())
         self._functions: dict[type[nn.Module], Any] = {}
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {"_own": self._own, "_functions": {}}  # what is compiled cannot be sent to another process
-
     def forwards(self, blocks: Sequence[Block], forwards: Sequence[Forward]) -> list[Forward]:
         """Return the compiled forward of each block, or its forward as it stands where that is not its class's."""
         return [

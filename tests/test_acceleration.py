@@ -1,4 +1,6 @@
+import copy
 import json
+import pickle
 
 import models
 import numpy as np
@@ -234,6 +236,19 @@ def test_what_cannot_be_accelerated_is_refused():
         rl.accelerate(model.float(), inputs, autocast="tf32")
     with pytest.raises(ValueError, match="got nan"):
         rl.accelerate(model, inputs * float("nan"))
+
+
+@pytest.mark.parametrize("again", [copy.deepcopy, lambda network: pickle.loads(pickle.dumps(network))])
+def test_a_copy_is_accelerated_too(again):
+    _, network = accelerated(dtype=torch.float32, autocast=torch.bfloat16)
+    twin = again(network)
+    data = models.data(8, dtype=torch.float32)
+    expected, found = (rl.Deletion(which).analyze(data, **QUIET) for which in (network, twin))
+    np.testing.assert_array_equal(found.loss, expected.loss)
+    assert twin.acceleration == network.acceleration
+    assert twin.model is not network.model
+    for key in ("weights_sha256", "autocast", "acceleration"):
+        assert found.attrs[key] == expected.attrs[key]
 
 
 class Functional(nn.Module):
