@@ -18,6 +18,7 @@ from resnet_lesion.deletion import Deletion as Deletion
 from resnet_lesion.effective_path import EffectivePath as EffectivePath
 from resnet_lesion.errors import AdapterError as AdapterError
 from resnet_lesion.evaluation import evaluate as evaluate
+from resnet_lesion.merging import merge as merge
 from resnet_lesion.network import ResidualNetwork as ResidualNetwork
 from resnet_lesion.network import wrap as wrap
 from resnet_lesion.path_gradient import PathGradient as PathGradient

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import ExitStack
 from typing import Any
 
@@ -10,9 +11,12 @@ import xarray as xr
 from torch import Tensor, nn
 
 from resnet_lesion.data import Data
-from resnet_lesion.measurement import Measurement, ObjectiveName
+from resnet_lesion.executors import Executor, over_shards
+from resnet_lesion.measurement import Measurement, ObjectiveName, Piece
 from resnet_lesion.network import ResidualNetwork, wrap
-from resnet_lesion.results import layer_coords, provenance, variable
+from resnet_lesion.results import layer_coords, variable
+from resnet_lesion.run import Run
+from resnet_lesion.shards import ShardLike
 
 
 class BlockStatistics:
@@ -34,15 +38,24 @@ class BlockStatistics:
         >>> model = timm.create_model("cifar_preactresnet110", pretrained=True)
         >>> data = torch.randn(2, 3, 8, 8), torch.tensor([3, 7])
         >>> result = rl.BlockStatistics(model).analyze(data, show_progress=False)
-        >>> sorted(result.data_vars)
-        ['branch_to_skip_ratio', 'input_output_cosine', 'update_gradient_cosine']
+        >>> sorted(result.data_vars)[:3]
+        ['branch_to_skip_ratio', 'input_output_cosine', 'skipped']
     """
 
     def __init__(self, model: nn.Module | ResidualNetwork) -> None:
         self.network = wrap(model)
 
+    @over_shards
     def analyze(
-        self, data: Data, *, objective: ObjectiveName = "cross_entropy", show_progress: bool = True
+        self,
+        data: Data,
+        *,
+        objective: ObjectiveName = "cross_entropy",
+        checkpoint: str | os.PathLike[str] | None = None,
+        shard: ShardLike = None,
+        executor: Executor | None = None,
+        n_shards: int | None = None,
+        show_progress: bool = True,
     ) -> xr.Dataset:
         """Measure every block in one forward and backward pass over the data.
 
@@ -50,6 +63,10 @@ class BlockStatistics:
             data: A tuple ``(inputs, targets)`` or an iterable of such batches: inputs (N, ...), targets (N,) classes.
             objective: Whose gradient the update is compared with: the "cross_entropy" of the labels, or minus the
                 "score" (logit) of the label, so that a positive cosine is always an improvement.
+            checkpoint: A folder to keep what has been done in, to go on from there when stopped.
+            shard: Which part to do, (i, N) for every N-th image from the i-th on; :func:`merge` puts all N together.
+            executor: Where to do all of ``n_shards`` parts; anything with ``concurrent.futures``' interface.
+            n_shards: How many parts to cut the images into for the executor.
             show_progress: Show a progress bar.
 
         Returns:
@@ -64,28 +81,37 @@ class BlockStatistics:
         """
         network = self.network
         network.require_skips()
-        run = Measurement(network, data, objective, None, None, show_progress)
+        run = Run(
+            network,
+            data,
+            "block_statistics",
+            "Statistics of the residual blocks",
+            {"objective": objective},
+            shard=shard,
+            checkpoint=checkpoint,
+            show_progress=show_progress,
+        )
         sums = torch.zeros(3, len(network), dtype=torch.float64, device=network.device)
-        with network.isolated(), run.progress("block statistics") as progress:
-            for inputs, loss, _ in run.pieces(lambda _: len(network), progress):
-                sums += _statistics(network, inputs, loss, -1 if objective == "score" else 1)
-        ratio, input_output, update_gradient = (sums / run.n_images).cpu().numpy()
-        dims = ("layer",)
+        with run.images("block statistics") as images:
+            for piece in Measurement(run, objective).pieces(images, {"sums": sums}, lambda _: len(network)):
+                sums += _statistics(network, piece, -1 if objective == "score" else 1)
+        names = {
+            "branch_to_skip_ratio": "norm of the branch over norm of the skip",
+            "input_output_cosine": "cosine of the block's input and output",
+            "update_gradient_cosine": "cosine of the block's update and the negative gradient",
+        }
+        means = (sums / run.total).cpu().numpy()
         dataset = xr.Dataset(
             {
-                "branch_to_skip_ratio": variable(dims, ratio, "norm of the branch over norm of the skip"),
-                "input_output_cosine": variable(dims, input_output, "cosine of the block's input and output"),
-                "update_gradient_cosine": variable(
-                    dims, update_gradient, "cosine of the block's update and the negative gradient"
-                ),
+                name: variable(("layer",), values, long_name, over_images="mean")
+                for (name, long_name), values in zip(names.items(), means, strict=True)
             },
             coords=layer_coords(network),
         )
-        dataset.attrs["data"] = run.description
-        return provenance(dataset, network, "Statistics of the residual blocks", {"objective": objective})
+        return run.finish(dataset)
 
 
-def _statistics(network: ResidualNetwork, inputs: Tensor, objective: Any, sign: int) -> Tensor:
+def _statistics(network: ResidualNetwork, piece: Piece, sign: int) -> Tensor:
     """Return the sums over the images, (3, n_blocks)."""
     residuals: list[Tensor] = []
     ends: list[tuple[Tensor, Tensor]] = []
@@ -101,17 +127,18 @@ def _statistics(network: ResidualNetwork, inputs: Tensor, objective: Any, sign: 
         for block in network.blocks:
             stack.callback(block.part(block.branch.exit).register_forward_hook(at_exit).remove)
             stack.callback(block.module.register_forward_hook(at_block).remove)
-        leaf = inputs.detach().clone().requires_grad_()  # so that there is a graph even where all weights are frozen
-        total = objective(network.model(leaf)).sum()
+        leaf = (
+            piece.inputs.detach().clone().requires_grad_()
+        )  # so that there is a graph even where all weights are frozen
+        total = piece.objective(network.model(leaf)).sum()
     gradients = torch.autograd.grad(sign * total, residuals)
     rows = []
     with torch.no_grad():
         for block, residual, (x, y), gradient in zip(network.blocks, residuals, ends, gradients, strict=True):
             skip, scaled = block.shortcut(x), block.scale(residual.clone())
             norms = [torch.linalg.vector_norm(t.flatten(1), dim=1, dtype=torch.float64) for t in (scaled, skip)]
-            rows.append(
-                torch.stack([(norms[0] / norms[1]).sum(), _cosine(skip, y).sum(), _cosine(residual, -gradient).sum()])
-            )
+            values = torch.stack([norms[0] / norms[1], _cosine(skip, y), _cosine(residual, -gradient)])
+            rows.append(values.where(piece.counts, 0.0).sum(1))
     return torch.stack(rows, dim=1)
 
 

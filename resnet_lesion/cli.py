@@ -1,12 +1,11 @@
-"""The command ``resnet-lesion``: demo, study, show, plot, train, reproduce, models."""
+"""The command ``resnet-lesion``: demo, study, merge, show, plot, train, reproduce, models."""
 
 from __future__ import annotations
 
 import argparse
-import os
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,10 +16,12 @@ from torch import nn
 from torch.utils.data import Dataset, IterableDataset
 
 from resnet_lesion import storage
+from resnet_lesion.arguments import parser
 from resnet_lesion.branch import did_you_mean
 from resnet_lesion.demo import demo_findings, run_demo
 from resnet_lesion.errors import AdapterError
 from resnet_lesion.images import Source, choose_samples, class_names, evaluation_loader, open_images, subset_loader
+from resnet_lesion.merging import merge
 from resnet_lesion.plots import save_figures
 from resnet_lesion.reproduction import reproduce
 from resnet_lesion.study import study
@@ -45,10 +46,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code: 0, 2 for bad input, 130 when interrupted, 1 for any other error.
     """
     arguments = sys.argv[1:] if argv is None else list(argv)
-    args = _parser().parse_args(arguments)
+    args = parser().parse_args(arguments)
     args.command_line = shlex.join(["resnet-lesion", *arguments])
     try:
-        args.run(args)
+        _COMMANDS[args.command](args)
     except KeyboardInterrupt:
         print("resnet-lesion: interrupted", file=sys.stderr)
         return 130
@@ -62,224 +63,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"resnet-lesion: {type(error).__name__}: {text} (--debug shows where)", file=sys.stderr)
         return 1
     return 0
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="resnet-lesion",
-        description="Which blocks and paths of a residual network matter? Lesion studies and path gradients.",
-        epilog="example: resnet-lesion demo",
-    )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-
-    demo = _command(
-        commands,
-        "demo",
-        _demo,
-        "study the embedded ResNet-110 on handwritten digits, offline, within two minutes",
-        "resnet-lesion demo --out resnet-lesion-demo",
-    )
-    demo.add_argument("--out", type=Path, default=Path("resnet-lesion-demo"), metavar="DIR", help="where to write")
-    demo.add_argument("--n-draws", type=_positive, default=5, metavar="N", help="random repetitions of each kind")
-    demo.add_argument("--num-samples", type=_positive, metavar="N", help="use a random subset of the 540 images")
-    demo.add_argument("--seed", type=_not_negative, default=0, metavar="N", help="seed of everything random")
-
-    run = _command(
-        commands,
-        "study",
-        _study,
-        "run every analysis of a timm model and save one netCDF file",
-        "resnet-lesion study resnet50.a1_in1k --data imagenet/ --num-samples 2000 --out resnet50.nc",
-        "resnet-lesion study resnet18 --checkpoint mine.safetensors --num-classes 10 \\\n"
-        "      --data torch/cifar10 --data-dir data/ --download --out mine.nc",
-    )
-    _add_study_options(run)
-
-    show = _command(commands, "show", _show, "print a readable summary of a result", "resnet-lesion show resnet50.nc")
-    show.add_argument("file", type=Path, metavar="FILE.nc")
-
-    plot = _command(
-        commands,
-        "plot",
-        _plot,
-        "draw all figures of a result as PNG files",
-        "resnet-lesion plot resnet50.nc --out figures/",
-    )
-    plot.add_argument("file", type=Path, metavar="FILE.nc")
-    plot.add_argument("--out", type=Path, metavar="DIR", help="where to write (default: FILE-figures)")
-
-    training = _command(
-        commands,
-        "train",
-        _train,
-        "train a network, all of its blocks or a random few in each mini-batch; continues where it was stopped",
-        "resnet-lesion train cifar_preactresnet110 --data digits --epochs 30 --out plain/",
-        "resnet-lesion train cifar_preactresnet110 --data torch/cifar10 --data-dir data/ --download \\\n"
-        "      --modules-per-batch 23 --out effective/",
-    )
-    _add_training_options(training)
-
-    again = _command(
-        commands,
-        "reproduce",
-        _reproduce,
-        "train the paper's networks and run all of its experiments; continues where it was stopped",
-        "resnet-lesion reproduce --data digits --epochs 30 --out reproduction/",
-        "resnet-lesion reproduce --data torch/cifar10 --data-dir data/ --download --amp --out cifar10/",
-    )
-    _add_reproduction_options(again)
-
-    models = _command(
-        commands,
-        "models",
-        _models,
-        "tell which timm models are covered, and why not where not; downloads nothing",
-        "resnet-lesion models 'resnet*'",
-        "resnet-lesion models densenet121",
-    )
-    models.add_argument("pattern", metavar="PATTERN", help="a name, or a pattern with * and ?; '*' takes minutes")
-    models.add_argument("--workers", type=_positive, metavar="N", help="processes (default: one for each core)")
-    return parser
-
-
-def _command(
-    commands: Any, name: str, run: Callable[[argparse.Namespace], None], purpose: str, *examples: str
-) -> argparse.ArgumentParser:
-    command: argparse.ArgumentParser = commands.add_parser(
-        name,
-        help=purpose,
-        description=f"{purpose[0].upper()}{purpose[1:]}.",
-        epilog="\n  ".join(["example:" if len(examples) == 1 else "examples:", *examples]),
-        formatter_class=_Formatter,
-    )
-    command.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    command.set_defaults(run=run)
-    return command
-
-
-class _Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Keep the lines of the examples; say each option's default."""
-
-    def _get_help_string(self, action: argparse.Action) -> str | None:
-        if action.default is None or action.default is False:
-            return action.help
-        return super()._get_help_string(action)
-
-
-def _add_study_options(run: argparse.ArgumentParser) -> None:
-    run.add_argument("model", metavar="MODEL", help="a name that timm.create_model takes; local-dir:PATH too")
-    run.add_argument("--out", type=Path, required=True, metavar="FILE.nc", help="the file to write")
-    weights = run.add_argument_group("weights (default: timm's pretrained ones)")
-    weights.add_argument("--checkpoint", type=Path, metavar="FILE", help="load these: safetensors, or a state dict")
-    weights.add_argument("--no-pretrained", action="store_true", help="random weights")
-    weights.add_argument("--num-classes", type=_positive, metavar="N", help="number of outputs, if not the model's own")
-    data = _add_data_options(run)
-    data.add_argument("--split", default="validation", help="which split")
-    data.add_argument("--num-samples", type=_positive, metavar="N", help="use a random subset of the images")
-    how = _add_device_options(run)
-    how.add_argument("--n-draws", type=_positive, default=10, metavar="N", help="random repetitions of each kind")
-
-
-def _add_data_options(run: argparse.ArgumentParser) -> Any:
-    workers = min(4, os.cpu_count() or 1)
-    data = run.add_argument_group("data")
-    data.add_argument(
-        "--data",
-        required=True,
-        help="a folder or zip file with a subfolder per class, 'digits', or a data set as timm names it: "
-        "torch/cifar10, hfds/NAME",
-    )
-    data.add_argument("--data-dir", type=Path, metavar="DIR", help="where a named data set is, or is downloaded to")
-    data.add_argument("--download", action="store_true", help="download a torchvision data set that is not there")
-    data.add_argument("--class-map", type=Path, metavar="FILE", help="folder names in the order of the model's outputs")
-    data.add_argument("--batch-size", type=_positive, default=64, metavar="N", help="images in a batch")
-    data.add_argument("--workers", type=_not_negative, default=workers, metavar="N", help="loading processes")
-    return data
-
-
-def _add_device_options(run: argparse.ArgumentParser) -> Any:
-    how = run.add_argument_group("how")
-    how.add_argument("--seed", type=_not_negative, default=0, metavar="N", help="seed of everything random")
-    how.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: cuda if there is one, else cpu)")
-    how.add_argument("--amp", action="store_true", help="autocast to bfloat16 (float16 where that is not supported)")
-    how.add_argument("--channels-last", action="store_true", help="channels-last memory format")
-    return how
-
-
-def _add_source_options(run: argparse.ArgumentParser) -> Any:
-    data = _add_data_options(run)
-    data.add_argument("--split", default="train", help="which split to train on")
-    data.add_argument("--validation-split", default="validation", metavar="SPLIT", help="which to evaluate on")
-    data.add_argument("--validation-data", metavar="DATA", help="other data to evaluate on")
-    data.add_argument(
-        "--image-size", type=_positive, metavar="N", help="scale images to N pixels (default: the model's)"
-    )
-    return data
-
-
-def _add_reproduction_options(run: argparse.ArgumentParser) -> None:
-    run.add_argument("--out", type=Path, required=True, metavar="DIR", help="where to write; a run there is continued")
-    data = _add_source_options(run)
-    data.add_argument(
-        "--num-samples", type=_positive, metavar="N", help="run the lesions on a random subset of the images"
-    )
-    how = _add_device_options(run)
-    how.add_argument("--epochs", type=_positive, default=Recipe().epochs, metavar="N", help="of each training")
-    how.add_argument("--n-seeds", type=_positive, default=3, metavar="N", help="trainings of the networks compared")
-    how.add_argument("--n-draws", type=_positive, default=10, metavar="N", help="random repetitions of each kind")
-    how.add_argument("--n-paths", type=_positive, default=100, metavar="N", help="random paths of each length")
-    how.add_argument(
-        "--n-gradient-images", type=_positive, default=128, metavar="N", help="whose gradients are measured"
-    )
-    how.add_argument("--parallel", type=_positive, metavar="N", help="trainings at once (default: one for each core)")
-
-
-def _add_training_options(run: argparse.ArgumentParser) -> None:
-    recipe = Recipe()
-    run.add_argument("model", metavar="MODEL", help="a timm ResNet, or one of the paper's: cifar_preactresnet110, ...")
-    run.add_argument("--out", type=Path, required=True, metavar="DIR", help="where to write; a run there is continued")
-    data = _add_source_options(run)
-    data.add_argument("--num-classes", type=_positive, metavar="N", help="number of outputs (default: of the classes)")
-    paths = run.add_argument_group("which blocks are trained")
-    paths.add_argument(
-        "--modules-per-batch",
-        type=_positive,
-        metavar="K",
-        help="train K random blocks in each mini-batch; of the others only the shortcut is computed",
-    )
-    paths.add_argument(
-        "--stochastic-depth",
-        type=float,
-        metavar="P_L",
-        help="drop branches of single images; those of the last block survive with probability P_L, earlier ones more",
-    )
-    how = _add_device_options(run)
-    how.add_argument("--epochs", type=_positive, default=recipe.epochs, metavar="N", help="passes through the data")
-    how.add_argument("--learning-rate", type=float, default=recipe.learning_rate, metavar="X", help="the highest")
-    how.add_argument("--warmup-epochs", type=_not_negative, default=0, metavar="N", help="epochs in which it rises")
-    how.add_argument("--optimizer", default=recipe.optimizer, help="as timm names it")
-    how.add_argument("--scheduler", default=recipe.scheduler, help="as timm names it")
-    how.add_argument("--weight-decay", type=float, default=recipe.weight_decay, metavar="X", help="weight decay")
-    how.add_argument("--clip-gradient", type=float, metavar="X", help="largest norm of the gradient")
-    how.add_argument("--ema-decay", type=float, metavar="X", help="average the weights with this decay")
-
-
-def _positive(text: str) -> int:
-    return _at_least(1, text)
-
-
-def _not_negative(text: str) -> int:
-    return _at_least(0, text)
-
-
-def _at_least(low: int, text: str) -> int:
-    try:
-        value = int(text)
-    except ValueError:
-        value = low - 1
-    if value < low:
-        raise argparse.ArgumentTypeError(f"expected a whole number >= {low}, got {text!r}")
-    return value
 
 
 def _demo(args: argparse.Namespace) -> None:
@@ -297,13 +80,15 @@ def _demo(args: argparse.Namespace) -> None:
 
 
 def _study(args: argparse.Namespace) -> None:
-    if not args.out.parent.is_dir():
-        raise FileNotFoundError(f"the folder {str(args.out.parent)!r} of --out does not exist; create it first.")
-    if args.out.is_dir():
-        raise IsADirectoryError(f"expected a file for --out, got the folder {str(args.out)!r}.")
+    _check_out(args.out)
     device = _device(args.device)
     data = open_images(
-        args.data, args.split, data_dir=args.data_dir, download=args.download, class_map=args.class_map
+        args.data,
+        args.split,
+        data_dir=args.data_dir,
+        download=args.download,
+        class_map=args.class_map,
+        skip_unreadable=args.skip_unreadable,
     )  # before the model, whose weights may have to be downloaded
     model = _model(args).eval().to(device)
     if args.channels_last:
@@ -311,11 +96,32 @@ def _study(args: argparse.Namespace) -> None:
     _check_classes(data, int(getattr(model, "num_classes", 0)), args)
     loader, description = _loader(args, data, model, device)
     with _autocast(device, args.amp):
-        tree = study(model, loader, n_draws=args.n_draws, seed=args.seed)
+        tree = study(model, loader, n_draws=args.n_draws, seed=args.seed, checkpoint=args.run_folder, shard=args.shard)
     _describe(tree, description, args.command_line)
-    storage.save(tree, args.out)
+    _write(tree, args.out)
+
+
+def _merge(args: argparse.Namespace) -> None:
+    _check_out(args.out)
+    tree = merge(args.files)
+    if not isinstance(tree, xr.DataTree):
+        raise TypeError("expected files of resnet-lesion study, got single results. rl.merge merges those.")
+    tree.attrs["history"] = args.command_line
+    _write(tree, args.out)
+
+
+def _check_out(path: Path) -> None:
+    """Refuse what cannot be written to before the work is done."""
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"the folder {str(path.parent)!r} of --out does not exist; create it first.")
+    if path.is_dir():
+        raise IsADirectoryError(f"expected a file for --out, got the folder {str(path)!r}.")
+
+
+def _write(tree: xr.DataTree, path: Path) -> None:
+    storage.save(tree, path)
     print(summarise(tree))
-    print(f"\nWritten to {args.out}. Next: resnet-lesion plot {shlex.quote(str(args.out))}")
+    print(f"\nWritten to {path}. Next: resnet-lesion plot {shlex.quote(str(path))}")
 
 
 def _show(args: argparse.Namespace) -> None:
@@ -418,6 +224,7 @@ def _source(args: argparse.Namespace) -> Source:
         batch_size=args.batch_size,
         workers=args.workers,
         image_size=args.image_size,
+        skip_unreadable=args.skip_unreadable,
     )
 
 
@@ -530,3 +337,15 @@ def _check_classes(dataset: Dataset[Any], n_classes: int, args: argparse.Namespa
         "Pass --class-map FILE (folder names, one a line, in the order of the outputs), or --num-classes with a "
         "checkpoint trained on these classes."
     )
+
+
+_COMMANDS = {
+    "demo": _demo,
+    "study": _study,
+    "merge": _merge,
+    "show": _show,
+    "plot": _plot,
+    "train": _train,
+    "reproduce": _reproduce,
+    "models": _models,
+}

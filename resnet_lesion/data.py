@@ -12,6 +12,9 @@ Batch: TypeAlias = tuple[Tensor, Tensor]
 Data: TypeAlias = Batch | Iterable[Any]
 """A tuple ``(inputs, targets)``, or an iterable of batches such as a DataLoader or timm's loader."""
 
+LEFT_OUT = -100
+"""The label of an image that is not to be counted, such as one that cannot be read; as in torch's cross-entropy."""
+
 _EXPECTED = "expected data as a tuple (inputs, targets) of tensors or an iterable of such batches"
 
 
@@ -41,7 +44,7 @@ def batches(data: Data) -> Iterator[Batch]:
 
 def defects(inputs: Tensor, targets: Tensor, n_classes: int) -> Tensor:
     """Tell, without synchronising, whether (non-finite inputs, labels out of range) are among a batch; (2,) bool."""
-    out_of_range = ((targets < 0) | (targets >= n_classes)).any()
+    out_of_range = ((targets < 0) & (targets != LEFT_OUT) | (targets >= n_classes)).any()
     # the labels may be on another device than the images
     return torch.stack([~torch.isfinite(inputs).all(), out_of_range.to(inputs.device, non_blocking=True)])
 
@@ -75,7 +78,7 @@ def length(data: Data) -> int | None:
 
 def describe(data: Data, n_samples: int, shape: tuple[int, ...]) -> str:
     """Say in a line what was analysed, for the provenance attributes."""
-    source = type(getattr(data, "dataset", data)).__name__
+    source = type(getattr(data, "dataset", data)).__name__.lstrip("_")
     return f"{n_samples} images of shape {'x'.join(map(str, shape))} from {source}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 
 import numpy as np
@@ -11,11 +12,15 @@ from torch import Tensor, nn
 
 from resnet_lesion.attribution import TargetType, captum_algorithm, score_lost
 from resnet_lesion.data import Data
-from resnet_lesion.evaluation import count, lesion_dataset
+from resnet_lesion.evaluation import count
+from resnet_lesion.executors import Executor, over_shards
+from resnet_lesion.lesion_results import lesion_dataset
 from resnet_lesion.network import ResidualNetwork, wrap
 from resnet_lesion.orders import DELETED, as_counts, as_positive, delete_each, delete_random
 from resnet_lesion.paths import remaining_fraction
-from resnet_lesion.results import layer_coords, provenance, variable
+from resnet_lesion.results import layer_coords, variable
+from resnet_lesion.run import Run, RunOptions
+from resnet_lesion.shards import ShardLike
 
 
 class Deletion(PerturbationAttribution):  # type: ignore[misc]  # Captum ships no types
@@ -43,6 +48,7 @@ class Deletion(PerturbationAttribution):  # type: ignore[misc]  # Captum ships n
         self.network = wrap(model)
         super().__init__(self.network.model)
 
+    @over_shards
     def analyze(
         self,
         data: Data,
@@ -52,6 +58,10 @@ class Deletion(PerturbationAttribution):  # type: ignore[misc]  # Captum ships n
         seed: int = 0,
         by_class: bool = False,
         perturbations_per_eval: int | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
+        shard: ShardLike = None,
+        executor: Executor | None = None,
+        n_shards: int | None = None,
         show_progress: bool = True,
     ) -> xr.Dataset:
         """Count what the network gets right with blocks deleted.
@@ -64,6 +74,10 @@ class Deletion(PerturbationAttribution):  # type: ignore[misc]  # Captum ships n
             seed: Seed of the subsets; each depends on nothing but the seed, its ``n_deleted`` and its ``draw``.
             by_class: Count for each class too.
             perturbations_per_eval: The largest number of lesions in one forward pass; None for what memory holds.
+            checkpoint: A folder to keep what has been done in, to go on from there when stopped.
+            shard: Which part to do, (i, N) for every N-th image from the i-th on; :func:`merge` puts all N together.
+            executor: Where to do all of ``n_shards`` parts; anything with ``concurrent.futures``' interface.
+            n_shards: How many parts to cut the images into for the executor.
             show_progress: Show a progress bar.
 
         Returns:
@@ -78,27 +92,27 @@ class Deletion(PerturbationAttribution):  # type: ignore[misc]  # Captum ships n
             ValueError: If the data does not fit the model, or a number is out of bounds.
         """
         network, n = self.network, len(self.network)
-        options = {
-            "n_deleted": n_deleted,
-            "by_class": by_class,
-            "perturbations_per_eval": perturbations_per_eval,
-        }
+        options: dict[str, object] = {"by_class": by_class, "perturbations_per_eval": perturbations_per_eval}
+        how: RunOptions = {"shard": shard, "checkpoint": checkpoint, "show_progress": show_progress}
         if n_deleted is None:
-            counts = count(network, data, delete_each(n), perturbations_per_eval, show_progress)
-            dataset = lesion_dataset(network, counts, ("layer",), {"layer": network.layers}, by_class=by_class)
-            dataset = dataset.assign_coords(layer_coords(network))
-            return provenance(dataset, network, "Error with each residual block deleted alone", options)
+            title = "Error with each residual block deleted alone"
+            run = Run(network, data, "deletion", title, {"n_deleted": None, **options}, **how)
+            counts = count(run, delete_each(n), perturbations_per_eval)
+            dataset = lesion_dataset(counts, ("layer",), {"layer": network.layers}, by_class=by_class)
+            return run.finish(dataset.assign_coords(layer_coords(network)))
         numbers, n_draws = as_counts("n_deleted", n_deleted, 0, n), as_positive("n_draws", n_draws)
-        options |= {"n_deleted": numbers, "n_draws": n_draws, "seed": seed}
+        options = {"n_deleted": numbers, "n_draws": n_draws, "seed": seed, **options}
         rows = np.stack([delete_random(n, k, seed=seed, draw=draw) for k in numbers for draw in range(n_draws)])
-        counts = count(network, data, rows, perturbations_per_eval, show_progress)
+        run = Run(
+            network, data, "random_deletion", "Error with random subsets of residual blocks deleted", options, **how
+        )
+        counts = count(run, rows, perturbations_per_eval)
         coords = {"n_deleted": numbers, "draw": range(n_draws)}
-        dataset = lesion_dataset(network, counts, ("n_deleted", "draw"), coords, by_class=by_class)
+        dataset = lesion_dataset(counts, ("n_deleted", "draw"), coords, by_class=by_class)
         deleted = (rows == DELETED).reshape(len(numbers), n_draws, n)
         dataset["deleted"] = variable(("n_deleted", "draw", "layer"), deleted, "whether the block is deleted")
         dataset["remaining_fraction"] = remaining_fraction(n, numbers)
-        dataset = dataset.assign_coords(layer_coords(network))
-        return provenance(dataset, network, "Error with random subsets of residual blocks deleted", options)
+        return run.finish(dataset.assign_coords(layer_coords(network)))
 
     @captum_algorithm
     def attribute(

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
-from functools import reduce
 from typing import Literal
 
-import numpy as np
 import xarray as xr
 from captum.attr._utils.attribution import GradientAttribution
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from resnet_lesion.attribution import TargetType, captum_algorithm
 from resnet_lesion.data import Data, refuse_one_shot
+from resnet_lesion.effective_lengths import TITLE, effective_paths, shortest_range
+from resnet_lesion.executors import Executor
 from resnet_lesion.measurement import ObjectiveName, norms_of
 from resnet_lesion.network import ResidualNetwork, wrap
-from resnet_lesion.orders import as_positive, generator
+from resnet_lesion.orders import as_positive
 from resnet_lesion.path_gradient import PathGradient, carry_by_length, wrt_block
-from resnet_lesion.paths import path_counts, path_fraction
-from resnet_lesion.results import provenance, variable
+from resnet_lesion.results import origin, provenance
 
 Method = Literal["sample", "exact", "both"]
 
@@ -63,6 +62,9 @@ class EffectivePath(GradientAttribution):  # type: ignore[misc]  # Captum ships 
         n_bootstrap: int = 1000,
         seed: int = 0,
         memory_limit: int | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
+        executor: Executor | None = None,
+        n_shards: int | None = None,
         show_progress: bool = True,
     ) -> xr.Dataset:
         """Find the shortest range of path lengths that holds a given share of the gradient.
@@ -80,6 +82,9 @@ class EffectivePath(GradientAttribution):  # type: ignore[misc]  # Captum ships 
             n_bootstrap: Number of resamplings of the draws for the 95 % intervals.
             seed: Seed of the paths and of the resampling.
             memory_limit: Bytes to take at most, roughly, for the gradients on their way.
+            checkpoint: A folder to keep what has been done in, to go on from there when stopped.
+            executor: Where to do all of ``n_shards`` parts; anything with ``concurrent.futures``' interface.
+            n_shards: How many parts to cut the images into for the executor.
             show_progress: Show a progress bar.
 
         Returns:
@@ -116,6 +121,9 @@ class EffectivePath(GradientAttribution):  # type: ignore[misc]  # Captum ships 
                     rtol=rtol if one == "sample" else None,
                     seed=seed,
                     memory_limit=memory_limit,
+                    checkpoint=checkpoint,
+                    executor=executor,
+                    n_shards=n_shards,
                     show_progress=show_progress,
                 )
                 for one in ("sample", "exact")
@@ -123,7 +131,7 @@ class EffectivePath(GradientAttribution):  # type: ignore[misc]  # Captum ships 
             ]
         dataset = effective_paths(sources, coverage, n_bootstrap, seed)
         dataset.attrs |= {name: sources[0].attrs[name] for name in ("data", "wrt") if name in sources[0].attrs}
-        return provenance(dataset, self.network, "Effective path lengths", options)
+        return provenance(dataset, origin(self.network, TITLE, options))
 
     @captum_algorithm
     def attribute(
@@ -170,105 +178,3 @@ class EffectivePath(GradientAttribution):  # type: ignore[misc]  # Captum ships 
             share = norms.double().mean(0).cpu().numpy()
             low, high = (int(end[0]) for end in shortest_range((share / share.sum())[None], coverage))
         return carry(high, lambda gradients: gradients[low:].sum(0))
-
-
-def effective_paths(sources: list[xr.Dataset], coverage: float, n_bootstrap: int, seed: int) -> xr.Dataset:
-    """Derive the effective path lengths from PathGradient datasets; see ``EffectivePath.analyze``."""
-    parts = []
-    for source in sources:
-        if "path_length" not in source.dims or not {"gradient_norm", "sum_gradient_norm"} & set(source.data_vars):
-            raise ValueError("expected a Dataset from PathGradient.analyze, with gradient_norm or sum_gradient_norm.")
-        n = source.sizes["layer"]
-        if source.path_length.values.tolist() != list(range(n + 1)):
-            raise ValueError(
-                f"expected all path lengths from 0 to {n}, got {source.sizes['path_length']} of them. "
-                "Run PathGradient.analyze without max_path_length."
-            )
-        parts.append(xr.Dataset({"path_count": path_counts(n), "path_fraction": path_fraction(n)}))
-        if "gradient_norm" in source:
-            parts.append(_sampled(source, coverage, n_bootstrap, seed))
-        if "sum_gradient_norm" in source:
-            parts.append(_summed(source, coverage))
-    return reduce(lambda a, b: a.merge(b, compat="identical", join="exact"), parts)
-
-
-def shortest_range(shares: NDArray[np.float64], coverage: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Find the shortest contiguous range of path lengths that holds the coverage; of equally short ones the fullest.
-
-    Args:
-        shares: (m, n + 1) shares of each path length, one row at a time adding up to 1.
-        coverage: The share that the range holds at least.
-
-    Returns:
-        The lowest and the highest length in the range, both (m,).
-    """
-    m, n_lengths = shares.shape
-    sums = np.concatenate([np.zeros((m, 1)), np.cumsum(shares, axis=1)], axis=1)
-    low, high = np.zeros(m, dtype=np.int64), np.full(m, n_lengths - 1)
-    found = np.zeros(m, dtype=bool)
-    for width in range(1, n_lengths + 1):
-        held = sums[:, width:] - sums[:, :-width]
-        start = held.argmax(axis=1)
-        # rounding must not keep the full range from holding everything
-        new = ~found & (held[np.arange(m), start] >= coverage - 1e-12)
-        low[new], high[new] = start[new], start[new] + width - 1
-        found |= new
-    return low, high
-
-
-def _sampled(source: xr.Dataset, coverage: float, n_bootstrap: int, seed: int) -> xr.Dataset:
-    norms = [row[~np.isnan(row)] for row in source["gradient_norm"].transpose("path_length", "draw").values]
-    n = len(norms) - 1
-    count, fraction = path_counts(n).values, path_fraction(n).values
-    mean = np.array([row.mean() for row in norms])
-    share, low, high, inside = _effective((count * mean)[None], fraction, coverage)
-    rng = generator(seed, n)
-    resampled = np.stack([row[rng.integers(len(row), size=(n_bootstrap, len(row)))].mean(1) for row in norms], axis=1)
-    quantiles = np.array([0.025, 0.975])
-    replicates = _effective(count * resampled, fraction, coverage)
-    shares, lows, highs, insides = (np.quantile(values, quantiles, axis=0) for values in replicates)
-    by_length, interval = ("path_length",), ("quantile",)
-    return xr.Dataset(
-        {
-            "mean_gradient_norm": variable(by_length, mean, "mean norm of a single path's gradient"),
-            "total_gradient": variable(by_length, count * mean, "number of paths times mean norm of one's gradient"),
-            "gradient_share": variable(by_length, share[0], "share of the total gradient"),
-            "effective_low": variable((), low[0], "shortest effective path length"),
-            "effective_high": variable((), high[0], "longest effective path length"),
-            "effective_path_fraction": variable((), inside[0], "share of all paths that is effective"),
-            "gradient_share_interval": variable((*interval, *by_length), shares, "share of the total gradient"),
-            "effective_low_interval": variable(interval, lows, "shortest effective path length"),
-            "effective_high_interval": variable(interval, highs, "longest effective path length"),
-            "effective_path_fraction_interval": variable(interval, insides, "share of all paths that is effective"),
-        },
-        coords={"quantile": quantiles},
-    )
-
-
-def _summed(source: xr.Dataset, coverage: float) -> xr.Dataset:
-    norms = source["sum_gradient_norm"].values
-    share, low, high, inside = _effective(norms[None], path_fraction(len(norms) - 1).values, coverage)
-    by_length = ("path_length",)
-    return xr.Dataset(
-        {
-            "sum_gradient_norm": variable(by_length, norms, "norm of the summed path gradients"),
-            "sum_gradient_share": variable(by_length, share[0], "share of the norms of the summed path gradients"),
-            "sum_effective_low": variable((), low[0], "shortest effective path length, by summed gradients"),
-            "sum_effective_high": variable((), high[0], "longest effective path length, by summed gradients"),
-            "sum_effective_path_fraction": variable(
-                (), inside[0], "share of all paths that is effective, by summed gradients"
-            ),
-        }
-    )
-
-
-def _effective(
-    totals: NDArray[np.float64], fraction: NDArray[np.float64], coverage: float
-) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-    """Return shares, ends of the effective range and share of paths in it, for each row of totals."""
-    if not totals.sum(1).min() > 0:
-        raise ValueError("expected a gradient, got none: every path's gradient is zero.")
-    shares = totals / totals.sum(1, keepdims=True)
-    low, high = shortest_range(shares, coverage)
-    sums = np.concatenate([[0.0], np.cumsum(fraction)])
-    return shares, low, high, sums[high + 1] - sums[low]

@@ -10,9 +10,11 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 
+from resnet_lesion.data import LEFT_OUT
 from resnet_lesion.digits import load_digits
 
 if TYPE_CHECKING:
@@ -40,6 +42,7 @@ class Source:
         batch_size: Images in a batch.
         workers: Number of loading processes.
         image_size: Height and width, in pixels, that images are scaled to; None for what the model expects.
+        skip_unreadable: Leave out images that cannot be read, rather than stop.
     """
 
     data: str
@@ -52,6 +55,7 @@ class Source:
     batch_size: int = 64
     workers: int = 0
     image_size: int | None = None
+    skip_unreadable: bool = False
 
     @property
     def training_images(self) -> Any:
@@ -91,7 +95,14 @@ class Source:
         return f"{self.validation_data or self.data}, split {self.validation_split}"
 
     def _open(self, data: str, split: str) -> Any:
-        return open_images(data, split, data_dir=self.data_dir, download=self.download, class_map=self.class_map)
+        return open_images(
+            data,
+            split,
+            data_dir=self.data_dir,
+            download=self.download,
+            class_map=self.class_map,
+            skip_unreadable=self.skip_unreadable,
+        )
 
     def _loading(self, device: torch.device) -> dict[str, Any]:
         return {"batch_size": self.batch_size, "workers": self.workers, "device": device}
@@ -104,6 +115,7 @@ def open_images(
     data_dir: Path | None = None,
     download: bool = False,
     class_map: Path | None = None,
+    skip_unreadable: bool = False,
 ) -> Any:
     """Open a data set of images.
 
@@ -114,9 +126,11 @@ def open_images(
         data_dir: Where a named data set is, or is downloaded to.
         download: Download a torchvision data set that is not there.
         class_map: A file with the names of the subfolders in the order of the model's outputs.
+        skip_unreadable: Give an image of a folder or zip file that cannot be read the label of those that are left out,
+            rather than raise an OSError that names it.
 
     Returns:
-        timm's data set of (image, label), or a TensorDataset of the digits.
+        A data set of (image, label) as timm's, or a TensorDataset of the digits.
 
     Raises:
         FileNotFoundError: If there are no such data.
@@ -136,15 +150,14 @@ def open_images(
         )
     if named and prefix == "torch" and data_dir is None:
         raise ValueError(f"--data {data} needs --data-dir DIR, where it is or (with --download) should go.")
-    from timm.data import create_dataset
-    from timm.data.dataset import ImageDataset
+    from timm.data import ImageDataset, create_dataset
 
     if path.is_file():
-        return ImageDataset(str(path), reader=ZipReader(path, split, class_map), split=split)
+        return _Files(ZipReader(path, split, class_map), skip_unreadable)
     root = data_dir if named else path
     options: dict[str, Any] = {"class_map": str(class_map)} if class_map is not None else {}
     try:
-        return create_dataset(
+        dataset = create_dataset(
             data if named else "",
             root=str(root) if root is not None else None,
             split=split,
@@ -155,6 +168,7 @@ def open_images(
         missing = prefix == "torch" and not download and "not found" in str(error)
         fix = " Pass --download to get it." if missing else ""
         raise ValueError(f"--data {data}: {str(error).rstrip('.')}.{fix}") from error
+    return _Files(dataset.reader, skip_unreadable) if type(dataset) is ImageDataset else dataset
 
 
 def class_names(dataset: Any) -> Sequence[str] | None:
@@ -298,6 +312,38 @@ def training_loader(dataset: Any, model: nn.Module, *, batch_size: int, workers:
 
 def _is_tensors(dataset: Any) -> bool:
     return isinstance(dataset.dataset if isinstance(dataset, Subset) else dataset, TensorDataset)
+
+
+class _Files(Dataset[tuple[Any, int]]):
+    """Image files, as in timm's ImageDataset, but that one counts the next image twice where one cannot be read.
+
+    Args:
+        reader: timm's reader of (file, label).
+        skip_unreadable: Whether to label such an image as one to leave out.
+    """
+
+    def __init__(self, reader: Any, skip_unreadable: bool) -> None:
+        self.reader = reader
+        self.transform: Any = None  # timm's loader puts its transform there
+        self._skip_unreadable = skip_unreadable
+
+    def __len__(self) -> int:
+        return len(self.reader)
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        name = self.reader.filename(index)  # an IndexError ends iteration
+        try:
+            file, label = self.reader[index]
+            with file:
+                image = Image.open(file).convert("RGB")
+        except Exception as error:  # whatever a damaged file makes Pillow and zipfile raise
+            if not self._skip_unreadable:
+                raise OSError(
+                    f"the image {name!r} cannot be read: {error}. Mend or delete it, or leave such images out with "
+                    "--skip-unreadable."
+                ) from error
+            image, label = Image.new("RGB", (_SMALL, _SMALL)), LEFT_OUT
+        return image if self.transform is None else self.transform(image), label
 
 
 class _Digits(TensorDataset):

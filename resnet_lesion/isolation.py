@@ -3,20 +3,33 @@
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 from torch import nn
 
+_locks: WeakKeyDictionary[nn.Module, threading.RLock] = WeakKeyDictionary()
+_all_locks = threading.Lock()
+
 
 @contextmanager
 def isolated(model: nn.Module) -> Iterator[None]:
-    """Put the model into eval mode, then give every module its own training flag and the random states back."""
-    with preserved_flags(model), preserved_randomness():
+    """Put the model into eval mode, then give every module its own training flag and the random states back.
+
+    An analysis replaces functions of the model, so another thread that would analyse the same one waits.
+    """
+    with _lock(model), preserved_flags(model), preserved_randomness():
         model.eval()
         yield
+
+
+def _lock(model: nn.Module) -> threading.RLock:
+    with _all_locks:
+        return _locks.setdefault(model, threading.RLock())
 
 
 @contextmanager

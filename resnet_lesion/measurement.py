@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from math import ceil
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -12,14 +14,15 @@ import xarray as xr
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
-from tqdm import tqdm
 
+from resnet_lesion.checkpoint import Totals
 from resnet_lesion.chunking import memory_budget
-from resnet_lesion.data import Data, batches, defects, describe, length, refuse_defects
+from resnet_lesion.data import LEFT_OUT
 from resnet_lesion.linearization import Linearization, Objective, full_gradient, path_plan
 from resnet_lesion.network import ResidualNetwork, Trace
 from resnet_lesion.orders import DELETED, IntArray, draw_path
 from resnet_lesion.results import variable
+from resnet_lesion.run import Images, Run
 
 ObjectiveName = Literal["cross_entropy", "score"]
 # On a CPU, tensors of some dozen MiB are fastest: larger ones fall out of the caches and are paged in anew each time.
@@ -32,63 +35,63 @@ _FEW_PATHS = 16
 _FIRST_ROUND = 32
 
 
+@dataclass(frozen=True)
+class Piece:
+    """Some images, as many as memory holds with their gradients.
+
+    Attributes:
+        inputs: (n, ...) on the model's device.
+        objective: What is differentiated; 0 for an image that is left out, and so is its gradient.
+        counts: (n,) whether the image counts.
+        capacity: How many gradients memory holds for each of them.
+    """
+
+    inputs: Tensor
+    objective: Objective
+    counts: Tensor
+    capacity: int
+
+
 class Measurement:
-    """Batches of data, checked and cut to what memory holds.
+    """How gradients are measured over a run's images.
 
     Args:
-        network: The network.
-        data: The data.
+        run: The run.
         objective: What is differentiated.
         wrt: The block at whose input the gradients are measured, or None for the model's input.
         memory_limit: Bytes to take at most, roughly; None for what seems right.
-        show_progress: Show a progress bar.
     """
 
     def __init__(
-        self,
-        network: ResidualNetwork,
-        data: Data,
-        objective: ObjectiveName,
-        wrt: int | None,
-        memory_limit: int | None,
-        show_progress: bool,
+        self, run: Run, objective: ObjectiveName, wrt: int | None = None, memory_limit: int | None = None
     ) -> None:
-        self.network, self.data, self.objective, self.wrt = network, data, objective, wrt
-        self.memory_limit, self.show_progress = memory_limit, show_progress
-        self.n_images = 0
-        self.description = ""
+        if run.shard.lesions != (0, 1):
+            raise ValueError(f"expected a shard of the images only, as there are no lesions, got {run.shard}.")
+        self.run, self.network, self.objective, self.wrt = run, run.network, objective, wrt
+        self._memory_limit = memory_limit
 
-    def pieces(self, n_gradients: Callable[[int], int], progress: tqdm[Any]) -> Iterator[tuple[Tensor, Objective, int]]:
-        """Yield (inputs, objective, capacity): how many gradients memory holds for each of these images.
+    def pieces(self, images: Images, totals: Totals, n_gradients: Callable[[int], int]) -> Iterator[Piece]:
+        """Go through the images in pieces.
 
         Args:
-            n_gradients: Maps that capacity for one image to the number of gradients wanted at once.
-            progress: Is advanced by the images done.
+            images: The pass over them.
+            totals: What is added up.
+            n_gradients: Maps the capacity for one image to the number of gradients wanted at once.
         """
-        self.n_images, found, size, n_classes = 0, [], 0, 0
-        for inputs, targets in batches(self.data):
-            if not size:
-                trace = self.network.trace(inputs[:1])
-                n_classes, size = trace.output.shape[-1], gradient_bytes(trace)
-            found.append(defects(inputs, targets, n_classes))
-            if found[-1].device.type == "cpu":
-                refuse_defects(found[-1], n_classes)
-            capacity = max(1, gradient_budget(self.network, self.memory_limit) // size)
-            step = max(1, capacity // n_gradients(capacity))
+        trace = self.network.trace(images.first)
+        capacity = max(1, gradient_budget(self.network, self._memory_limit) // gradient_bytes(trace))
+        step = max(1, capacity // n_gradients(capacity))
+        for inputs, targets in images.batches(totals, trace.output.shape[-1]):
             for start in range(0, len(inputs), step):
-                chosen = self.network.to_device(inputs[start : start + step])
-                labels = targets[start : start + step].to(self.network.device).clamp(0, n_classes - 1)
-                yield chosen, self._objective(labels), max(1, capacity // len(chosen))
-                progress.update(len(chosen))
-            self.n_images += len(inputs)
-            self.description = describe(self.data, self.n_images, tuple(inputs.shape[1:]))
-        for flags in found:
-            refuse_defects(flags, n_classes)
+                chosen, labels = self.network.to_device(inputs[start : start + step]), targets[start : start + step]
+                yield Piece(chosen, self._objective(labels), labels != LEFT_OUT, max(1, capacity // len(chosen)))
+                images.progress.update(len(chosen))
 
     def _objective(self, labels: Tensor) -> Objective:
         if self.objective == "score":
-            return lambda logits: logits.gather(1, labels[:, None])[:, 0]
-        return lambda logits: F.cross_entropy(logits, labels, reduction="none")
+            counts, classes = labels != LEFT_OUT, labels.clamp(min=0)
+            return lambda logits: logits.gather(1, classes[:, None])[:, 0].where(counts, 0.0)
+        return lambda logits: F.cross_entropy(logits, labels, reduction="none", ignore_index=LEFT_OUT)
 
     @property
     def first(self) -> int:
@@ -99,60 +102,73 @@ class Measurement:
         """Carry gradients from the first block's input to where they are measured."""
         return gradients if self.wrt is not None else linear.before(0, gradients)
 
-    def progress(self, description: str) -> tqdm[Any]:
-        """Return a progress bar over the images."""
-        return tqdm(total=length(self.data), unit="image", disable=not self.show_progress, desc=description)
 
-
-def exact_norms(run: Measurement, lengths: list[int], per_sample: bool) -> xr.Dataset:
+def exact_norms(measurement: Measurement, lengths: list[int], per_sample: bool) -> xr.Dataset:
     """Measure the gradient summed over all paths of each length; see ``PathGradient.analyze`` for the variables."""
-    network, first, longest = run.network, run.first, lengths[-1]
+    run, network, first, longest = measurement.run, measurement.network, measurement.first, lengths[-1]
     n = len(network) - first
-    device = network.device
-    by_layer = torch.zeros(n, longest + 1, dtype=torch.float64, device=device)
+    zeros = partial(torch.zeros, dtype=torch.float64, device=network.device)
+    by_layer, at_input, of_whole, delta = zeros(n, longest + 1), zeros(longest + 1), zeros(()), zeros(())
     by_image: list[Tensor] = []
-    whole_norms: list[Tensor] = []
-    deltas: list[Tensor] = []
-    with network.isolated(), run.progress("exact path gradients") as progress:
-        for inputs, objective, _ in run.pieces(lambda _: longest + 1, progress):
-            linear = Linearization(network, inputs, objective, n_gradients=longest + 1)
-            gradients = inputs
+    totals: Totals = {
+        "by_layer": by_layer,
+        "at_input": at_input,
+        "of_whole": of_whole,
+        "delta": delta,
+        "by_image": by_image,
+    }
+    with run.images("exact path gradients") as images:
+        for piece in measurement.pieces(images, totals, lambda _: longest + 1):
+            linear = Linearization(network, piece.inputs, piece.objective, n_gradients=longest + 1)
+            gradients = piece.inputs
             for i, gradients in linear.by_length(longest, first):
                 norms = norms_of(gradients) / linear.scale
                 by_layer[i - first, : len(norms)] += norms.sum(1)
-            gradients = run.arrive(linear, gradients)
-            by_image.append(norms_of(gradients).T / linear.scale)
-            whole = full_gradient(network, inputs, objective, (), run.wrt)
-            whole_norms.append(norms_of(whole[None])[0])
-            deltas.append(relative_deviation(gradients.sum(0) / linear.scale, whole))
-    image_norms = torch.cat(by_image).cpu().numpy()
-    table = by_layer.cpu().numpy() / run.n_images
+            gradients = measurement.arrive(linear, gradients)
+            norms = norms_of(gradients) / linear.scale
+            at_input += norms.sum(1)
+            if per_sample:
+                by_image.append(norms.T.where(piece.counts[:, None], torch.nan))
+            whole = full_gradient(network, piece.inputs, piece.objective, (), measurement.wrt)
+            of_whole += norms_of(whole[None]).sum()
+            torch.maximum(delta, relative_deviation(gradients.sum(0) / linear.scale, whole).max(), out=delta)
+    table, norms_at_input, norm_of_whole = (total.cpu().numpy() / run.total for total in (by_layer, at_input, of_whole))
     possible = np.arange(longest + 1) <= (n - np.arange(n))[:, None]
     dataset = xr.Dataset(
         {
-            "sum_gradient_norm": variable(("path_length",), image_norms.mean(0), "norm of the summed path gradients"),
+            "sum_gradient_norm": variable(
+                ("path_length",), norms_at_input, "norm of the summed path gradients", over_images="mean"
+            ),
             "layer_gradient_norm": variable(
                 ("layer", "path_length"),
                 np.where(possible, table, np.nan),
                 "norm of the summed path gradients at the block's input",
+                over_images="mean",
             ),
-            "full_gradient_norm": variable((), float(torch.cat(whole_norms).mean()), "norm of the whole gradient"),
+            "full_gradient_norm": variable((), norm_of_whole, "norm of the whole gradient", over_images="mean"),
             "convergence_delta": variable(
-                (), float(torch.cat(deltas).max()), "largest relative deviation of all lengths from the whole gradient"
+                (),
+                float(delta),
+                "largest relative deviation of all lengths from the whole gradient",
+                over_images="maximum",
             ),
         }
     )
     if per_sample:
+        image_norms = torch.cat([part.cpu() for part in by_image]).numpy()  # those from a checkpoint were there already
         dataset["sample_sum_gradient_norm"] = variable(
             ("sample", "path_length"), image_norms, "norm of the image's summed path gradients"
         )
-        dataset = dataset.assign_coords(sample=np.arange(len(image_norms)))
+        i, n_shards = run.shard.data
+        dataset = dataset.assign_coords(sample=i + n_shards * np.arange(len(image_norms)))
     return dataset
 
 
-def sampled_norms(run: Measurement, lengths: list[int], n_draws: int, rtol: float | None, seed: int) -> xr.Dataset:
+def sampled_norms(
+    measurement: Measurement, lengths: list[int], n_draws: int, rtol: float | None, seed: int
+) -> xr.Dataset:
     """Measure the gradients of random paths of each length; see ``PathGradient.analyze`` for the variables."""
-    n = len(run.network) - run.first
+    n = len(measurement.network) - measurement.first
     norms = np.full((len(lengths), n_draws), np.nan)
     paths = np.zeros((len(lengths), n_draws, n), dtype=bool)
     done, open_lengths = 0, lengths
@@ -161,46 +177,52 @@ def sampled_norms(run: Measurement, lengths: list[int], n_draws: int, rtol: floa
         for k in open_lengths:
             paths[k, done:stop] = [draw_path(n, k, seed=seed, draw=draw) for draw in range(done, stop)]
         wanted = paths[open_lengths, done:stop].reshape(-1, n)
-        norms[open_lengths, done:stop] = _path_norms(run, wanted).reshape(len(open_lengths), stop - done)
+        norms[open_lengths, done:stop] = _path_norms(measurement, wanted, done).reshape(len(open_lengths), stop - done)
         done = stop
         if rtol is not None:
             open_lengths = [k for k in open_lengths if _standard_error(norms[k, :done]) > rtol * norms[k, :done].mean()]
-    taken = (~np.isnan(norms)).sum(1)
     norms, paths = norms[:, :done], paths[:, :done]
-    errors = np.array([_standard_error(row[~np.isnan(row)]) for row in norms])
-    return xr.Dataset(
+    dataset = xr.Dataset(
         {
-            "gradient_norm": variable(("path_length", "draw"), norms, "norm of the path's gradient"),
+            "gradient_norm": variable(
+                ("path_length", "draw"), norms, "norm of the path's gradient", over_images="mean"
+            ),
             "path": variable(("path_length", "draw", "layer"), paths, "whether the path takes the block's branch"),
-            "mean_gradient_norm": variable(
-                ("path_length",), np.nanmean(norms, axis=1), "mean norm of a single path's gradient"
-            ),
-            "gradient_norm_standard_error": variable(
-                ("path_length",), errors, "standard error of the mean norm over the draws"
-            ),
-            "n_draws": variable(("path_length",), taken, "number of paths drawn"),
         },
         coords={"draw": np.arange(done)},
     )
+    return over_draws(dataset)
 
 
-def _path_norms(run: Measurement, paths: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Return each path's gradient norm, averaged over the images: (n_paths,)."""
-    network, first = run.network, run.first
+def over_draws(dataset: xr.Dataset) -> xr.Dataset:
+    """Return the dataset with what follows from the paths' ``gradient_norm``; NaN where none was drawn."""
+    norms = dataset.gradient_norm.transpose("path_length", "draw").values
+    errors = np.array([_standard_error(row[~np.isnan(row)]) for row in norms])
+    by_length = ("path_length",)
+    return dataset.assign(
+        mean_gradient_norm=variable(by_length, np.nanmean(norms, axis=1), "mean norm of a single path's gradient"),
+        gradient_norm_standard_error=variable(by_length, errors, "standard error of the mean norm over the draws"),
+        n_draws=variable(by_length, (~np.isnan(norms)).sum(1), "number of paths drawn"),
+    )
+
+
+def _path_norms(measurement: Measurement, paths: NDArray[np.bool_], n_before: int) -> NDArray[np.float64]:
+    """Return each path's gradient norm, averaged over the images: (n_paths,), in one of several passes over them."""
+    run, network, first = measurement.run, measurement.network, measurement.first
     rows: IntArray = np.where(paths, np.arange(first, len(network)), DELETED)
     ranked = np.lexsort(rows.T)  # neighbours agree on the last blocks, so that they share the work there
     sums = torch.zeros(len(paths), dtype=torch.float64, device=network.device)
-    with network.isolated(), run.progress(f"{len(paths)} path gradients") as progress:
-        for inputs, objective, capacity in run.pieces(lambda _: min(_FEW_PATHS, len(paths)), progress):
-            linear = Linearization(network, inputs, objective, n_gradients=min(capacity, len(paths)))
-            step = ceil(len(paths) / ceil(len(paths) / capacity))
+    with run.images(f"{len(paths)} path gradients", f"from-draw-{n_before}.") as images:
+        for piece in measurement.pieces(images, {"sums": sums}, lambda _: min(_FEW_PATHS, len(paths))):
+            linear = Linearization(network, piece.inputs, piece.objective, n_gradients=min(piece.capacity, len(paths)))
+            step = ceil(len(paths) / ceil(len(paths) / piece.capacity))
             for start in range(0, len(paths), step):
                 chosen = ranked[start : start + step]
                 plan = path_plan(rows[chosen])
-                norms = norms_of(run.arrive(linear, linear.along(plan, first))).sum(1) / linear.scale
+                norms = norms_of(measurement.arrive(linear, linear.along(plan, first))).sum(1) / linear.scale
                 index = torch.as_tensor(chosen, device=sums.device)
                 sums[index] += norms[torch.as_tensor(plan.stream, device=sums.device)]
-    means: NDArray[np.float64] = sums.cpu().numpy() / run.n_images
+    means: NDArray[np.float64] = sums.cpu().numpy() / run.total
     return means
 
 

@@ -74,6 +74,9 @@ class ResidualNetwork:
     def __len__(self) -> int:
         return len(self.blocks)
 
+    def __reduce__(self) -> tuple[object, ...]:
+        return wrap, (self.model,)  # an adapter's functions may have no name to be pickled by
+
     def __repr__(self) -> str:
         return (
             f"ResidualNetwork({type(self.model).__name__}, {len(self)} blocks: {self.layers[0]} ... {self.layers[-1]})"

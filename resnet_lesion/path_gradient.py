@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from resnet_lesion.attribution import TargetType, captum_algorithm, forward_args, select_score, single_input
 from resnet_lesion.data import Data, refuse_one_shot
+from resnet_lesion.executors import Executor, over_shards
 from resnet_lesion.linearization import Linearization, full_gradient
 from resnet_lesion.measurement import (
     Measurement,
@@ -26,7 +28,9 @@ from resnet_lesion.measurement import (
 )
 from resnet_lesion.network import ResidualNetwork, wrap
 from resnet_lesion.orders import as_counts, as_positive
-from resnet_lesion.results import layer_coords, provenance
+from resnet_lesion.results import layer_coords
+from resnet_lesion.run import Run, RunOptions
+from resnet_lesion.shards import ShardLike
 
 
 class PathGradient(GradientAttribution):  # type: ignore[misc]  # Captum ships no types
@@ -60,6 +64,7 @@ class PathGradient(GradientAttribution):  # type: ignore[misc]  # Captum ships n
         self.network = wrap(model)
         super().__init__(self.network.model)
 
+    @over_shards
     def analyze(
         self,
         data: Data,
@@ -73,6 +78,10 @@ class PathGradient(GradientAttribution):  # type: ignore[misc]  # Captum ships n
         rtol: float | None = None,
         seed: int = 0,
         memory_limit: int | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
+        shard: ShardLike = None,
+        executor: Executor | None = None,
+        n_shards: int | None = None,
         show_progress: bool = True,
     ) -> xr.Dataset:
         """Measure the gradient that each path length carries, as L2 norms per image averaged over the images.
@@ -90,6 +99,10 @@ class PathGradient(GradientAttribution):  # type: ignore[misc]  # Captum ships n
                 share of it; ``n_draws`` is the limit then.
             seed: Seed of the paths; each depends on nothing but the seed, its length and its ``draw``.
             memory_limit: Bytes to take at most, roughly, for the gradients on their way; None for what seems right.
+            checkpoint: A folder to keep what has been done in, to go on from there when stopped.
+            shard: Which part to do, (i, N) for every N-th image from the i-th on; :func:`merge` puts all N together.
+            executor: Where to do all of ``n_shards`` parts; anything with ``concurrent.futures``' interface.
+            n_shards: How many parts to cut the images into for the executor.
             show_progress: Show a progress bar.
 
         Returns:
@@ -116,25 +129,29 @@ class PathGradient(GradientAttribution):  # type: ignore[misc]  # Captum ships n
             )
         options: dict[str, object] = {"method": method, "objective": objective, "wrt": wrt}
         options |= {"max_path_length": max_path_length, "memory_limit": memory_limit}
-        run = Measurement(self.network, data, objective, block, memory_limit, show_progress)
+        how: RunOptions = {"shard": shard, "checkpoint": checkpoint, "show_progress": show_progress}
         if method == "exact":
-            dataset = exact_norms(run, lengths, per_sample)
             title = "Gradient by path length, summed over all paths"
+            run = Run(self.network, data, "path_gradient", title, options | {"per_sample": per_sample}, **how)
+            dataset = exact_norms(Measurement(run, objective, block, memory_limit), lengths, per_sample)
         else:
             if per_sample:
                 raise ValueError('expected method="exact" with per_sample=True: "sample" averages over the images.')
             n_draws = as_positive("n_draws", n_draws)
+            options |= {"n_draws": n_draws, "rtol": rtol, "seed": seed}
+            title = "Gradient of random single paths by path length"
+            run = Run(self.network, data, "sampled_path_gradient", title, options, **how)
             if rtol is not None:
                 if not rtol > 0:
                     raise ValueError(f"expected rtol > 0 or None, got {rtol}.")
+                if not run.shard.is_whole:
+                    raise ValueError("expected rtol=None with a shard: how many paths are drawn depends on all images.")
                 refuse_one_shot(data)
-            options |= {"n_draws": n_draws, "rtol": rtol, "seed": seed}
-            dataset = sampled_norms(run, lengths, n_draws, rtol, seed)
-            title = "Gradient of random single paths by path length"
+            dataset = sampled_norms(Measurement(run, objective, block, memory_limit), lengths, n_draws, rtol, seed)
         coords = {name: coord[block or 0 :] for name, coord in layer_coords(self.network).items()}
         dataset = dataset.assign_coords({**coords, "path_length": lengths})
-        dataset.attrs |= {"data": run.description, "wrt": wrt or "input"}
-        return provenance(dataset, self.network, title, options)
+        dataset.attrs["wrt"] = wrt or "input"
+        return run.finish(dataset)
 
     @captum_algorithm
     def attribute(

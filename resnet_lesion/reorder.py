@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from itertools import combinations
 
@@ -14,10 +15,14 @@ from torch import Tensor, nn
 
 from resnet_lesion.attribution import TargetType, captum_algorithm, score_lost
 from resnet_lesion.data import Data
-from resnet_lesion.evaluation import count, lesion_dataset, order_variable
+from resnet_lesion.evaluation import count
+from resnet_lesion.executors import Executor, over_shards
+from resnet_lesion.lesion_results import lesion_dataset, order_variable
 from resnet_lesion.network import ResidualNetwork, Trace, wrap
 from resnet_lesion.orders import IntArray, as_counts, as_orders, as_positive, swap_random, whole
-from resnet_lesion.results import layer_coords, provenance, variable
+from resnet_lesion.results import layer_coords, variable
+from resnet_lesion.run import Run
+from resnet_lesion.shards import ShardLike
 
 
 class Reorder(PerturbationAttribution):  # type: ignore[misc]  # Captum ships no types
@@ -46,6 +51,7 @@ class Reorder(PerturbationAttribution):  # type: ignore[misc]  # Captum ships no
         self.network = wrap(model)
         super().__init__(self.network.model)
 
+    @over_shards
     def analyze(
         self,
         data: Data,
@@ -55,6 +61,10 @@ class Reorder(PerturbationAttribution):  # type: ignore[misc]  # Captum ships no
         seed: int = 0,
         by_class: bool = False,
         perturbations_per_eval: int | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
+        shard: ShardLike = None,
+        executor: Executor | None = None,
+        n_shards: int | None = None,
         show_progress: bool = True,
     ) -> xr.Dataset:
         """Count what the network gets right with blocks swapped.
@@ -66,6 +76,10 @@ class Reorder(PerturbationAttribution):  # type: ignore[misc]  # Captum ships no
             seed: Seed of the orders; each depends on nothing but the seed, its ``n_swaps`` and its ``draw``.
             by_class: Count for each class too.
             perturbations_per_eval: The largest number of lesions in one forward pass; None for what memory holds.
+            checkpoint: A folder to keep what has been done in, to go on from there when stopped.
+            shard: Which part to do, (i, N) for every N-th image from the i-th on; :func:`merge` puts all N together.
+            executor: Where to do all of ``n_shards`` parts; anything with ``concurrent.futures``' interface.
+            n_shards: How many parts to cut the images into for the executor.
             show_progress: Show a progress bar.
 
         Returns:
@@ -93,23 +107,26 @@ class Reorder(PerturbationAttribution):  # type: ignore[misc]  # Captum ships no
                 [swap_random(pairs, n, k, seed=seed, draw=draw) for k in numbers for draw in range(n_draws)]
             )
 
-        counts = count(network, data, swapped, perturbations_per_eval, show_progress)
+        options = {"n_swaps": numbers, "n_draws": n_draws, "seed": seed, "by_class": by_class}
+        run = Run(
+            network,
+            data,
+            "reorder",
+            "Error with random pairs of residual blocks swapped",
+            {**options, "perturbations_per_eval": perturbations_per_eval},
+            shard=shard,
+            checkpoint=checkpoint,
+            show_progress=show_progress,
+        )
+        counts = count(run, swapped, perturbations_per_eval)
         coords = {"n_swaps": numbers, "draw": range(n_draws)}
-        dataset = lesion_dataset(network, counts, ("n_swaps", "draw"), coords, by_class=by_class)
+        dataset = lesion_dataset(counts, ("n_swaps", "draw"), coords, by_class=by_class)
         rows = counts.rows[1:].reshape(len(numbers), n_draws, n)
         dataset["order"] = order_variable(("n_swaps", "draw"), rows)
         # SciPy divides by square roots: without rounding, the original order's tau is sometimes 1 - 1e-16
         tau = np.apply_along_axis(lambda row: kendalltau(whole(n), row)[0], -1, rows).round(12)
         dataset["kendall_tau"] = variable(("n_swaps", "draw"), tau, "Kendall's tau of the order with the original")
-        dataset = dataset.assign_coords(layer_coords(network, "position"))
-        options = {
-            "n_swaps": numbers,
-            "n_draws": n_draws,
-            "seed": seed,
-            "by_class": by_class,
-            "perturbations_per_eval": perturbations_per_eval,
-        }
-        return provenance(dataset, network, "Error with random pairs of residual blocks swapped", options)
+        return run.finish(dataset.assign_coords(layer_coords(network, "position")))
 
     @captum_algorithm
     def attribute(

@@ -17,12 +17,12 @@ import torch
 import xarray as xr
 from numpy.typing import NDArray
 from torch import nn
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from resnet_lesion import storage
 from resnet_lesion.claims import claims
 from resnet_lesion.comparison import compare
-from resnet_lesion.data import Data, batches
+from resnet_lesion.data import LEFT_OUT, Data, batches
 from resnet_lesion.deletion import Deletion
 from resnet_lesion.images import Source
 from resnet_lesion.isolation import isolated
@@ -214,7 +214,8 @@ def _right(model: nn.Module, images: Data, device: torch.device) -> NDArray[np.b
     right = []
     with isolated(model), torch.no_grad():
         for inputs, targets in batches(images):
-            right.append((model(inputs.to(device)).argmax(1) == targets.to(device)).cpu())
+            correct = (model(inputs.to(device)).argmax(1) == targets.to(device)).cpu()
+            right.append(correct[(targets != LEFT_OUT).cpu()])
     return torch.cat(right).numpy()
 
 

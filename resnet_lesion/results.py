@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 import xarray as xr
+from numpy.typing import NDArray
 from torch import nn
 
 from resnet_lesion.network import ResidualNetwork
@@ -21,12 +22,30 @@ REFERENCES = (
     "Veit, Wilber & Belongie 2016, Residual Networks Behave Like Ensembles of Relatively Shallow Networks, "
     "arXiv:1605.06431"
 )
+# what a result depends on, besides options and versions
+_FINGERPRINT = ("title", "model", "weights_sha256", "n_blocks", "dtype", "autocast")
+# options that change neither a count nor, but for rounding, anything else
+_WITHOUT_EFFECT = ("perturbations_per_eval", "memory_limit")
 _PACKAGES = ("resnet-lesion", "torch", "timm", "captum", "xarray", "numpy")
 
 
-def variable(dims: Sequence[str], values: Any, long_name: str, units: str = "1") -> xr.Variable:
-    """Make a variable that says what it is and in which unit; "1" for counts and shares."""
-    return xr.Variable(tuple(dims), values, {"long_name": long_name, "units": units})
+def variable(
+    dims: Sequence[str], values: Any, long_name: str, units: str = "1", over_images: str | None = None
+) -> xr.Variable:
+    """Make a variable that says what it is.
+
+    Args:
+        dims: Its dimensions.
+        values: Its values.
+        long_name: What it is, in words.
+        units: Its unit; "1" for counts and shares.
+        over_images: "sum", "mean" or "maximum" if that is what it is over the images, from which follows how results of
+            some of the images are merged; written as the CF conventions do. What follows from other variables has none.
+    """
+    attrs = {"long_name": long_name, "units": units}
+    if over_images is not None:
+        attrs["cell_methods"] = f"sample: {over_images}"
+    return xr.Variable(tuple(dims), values, attrs)
 
 
 def layer_coords(network: ResidualNetwork, dim: str = "layer") -> dict[str, xr.Variable]:
@@ -38,19 +57,23 @@ def layer_coords(network: ResidualNetwork, dim: str = "layer") -> dict[str, xr.V
     }
 
 
-def provenance(dataset: xr.Dataset, network: ResidualNetwork, title: str, options: Mapping[str, object]) -> xr.Dataset:
-    """Return the dataset with attributes that say how it came about; all of them str or int.
+def provenance(dataset: xr.Dataset, attrs: Mapping[str, str | int]) -> xr.Dataset:
+    """Return the dataset with the attributes that :func:`origin` made, but for those that it has already."""
+    _name_coordinates(dataset)
+    return dataset.assign_attrs({**attrs, **dataset.attrs})
+
+
+def origin(network: ResidualNetwork, title: str, options: Mapping[str, object]) -> dict[str, str | int]:
+    """Return attributes that say how a result comes about.
 
     Args:
-        dataset: A result.
-        network: The network that was analysed.
+        network: The network that is analysed.
         title: What the result is.
         options: The call's own options, written as one JSON string.
     """
-    _name_coordinates(dataset)
     device_type = network.device.type
     autocast = torch.get_autocast_dtype(device_type) if torch.is_autocast_enabled(device_type) else None
-    attrs = {
+    return {
         "Conventions": CONVENTIONS,
         "title": title,
         "references": REFERENCES,
@@ -63,8 +86,27 @@ def provenance(dataset: xr.Dataset, network: ResidualNetwork, title: str, option
         "dtype": str(network.dtype).removeprefix("torch."),
         "autocast": str(autocast).removeprefix("torch."),
         "options": json.dumps(options, default=_plain),
+        **network.attrs,
     }
-    return dataset.assign_attrs({**attrs, **network.attrs, **dataset.attrs})
+
+
+def fingerprint(attrs: Mapping[str, str | int]) -> dict[str, object]:
+    """Return what must be equal for two runs to be parts of one, from the attributes that :func:`origin` made."""
+    options = {key: value for key, value in json.loads(str(attrs["options"])).items() if key not in _WITHOUT_EFFECT}
+    versions = json.loads(str(attrs["versions"]))
+    return {name: attrs[name] for name in _FINGERPRINT if name in attrs} | {"options": options, "versions": versions}
+
+
+def differences(a: Mapping[str, object], b: Mapping[str, object], prefix: str = "") -> str:
+    """Say in which entries two identities differ."""
+    found = []
+    for key in [*a, *(key for key in b if key not in a)]:
+        x, y = a.get(key), b.get(key)
+        if isinstance(x, Mapping) and isinstance(y, Mapping) and x != y:
+            found.append(differences(x, y, f"{prefix}{key}."))
+        elif x != y:
+            found.append(f"{prefix}{key} was {x!r:.60} and is {y!r:.60}")
+    return "; ".join(found)
 
 
 def model_name(model: nn.Module) -> str:
@@ -74,6 +116,11 @@ def model_name(model: nn.Module) -> str:
     if not name:
         return type(model).__name__
     return f"{name}.{tag}" if tag else str(name)
+
+
+def array_hash(array: NDArray[Any]) -> str:
+    """Return the SHA-256 of an array's values."""
+    return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
 
 
 def weights_hash(model: nn.Module) -> str:

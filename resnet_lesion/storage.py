@@ -28,12 +28,16 @@ def save(result: xr.Dataset | xr.DataTree, path: str | os.PathLike[str]) -> None
     """
     if not isinstance(result, xr.Dataset | xr.DataTree):
         raise TypeError(f"expected a Dataset or a DataTree, got {type(result).__name__}.")
+    encoding: Any
+    if isinstance(result, xr.Dataset):
+        encoding = _compressed(result)
+    else:
+        encoding = {node.path: _compressed(node.to_dataset(inherit=False)) for node in result.subtree}
     with whole_file(Path(path)) as temporary:
-        if isinstance(result, xr.Dataset):
-            result.to_netcdf(temporary, engine="netcdf4", format="NETCDF4", encoding=_compressed(result))
-        else:
-            encoding = {node.path: _compressed(node.to_dataset(inherit=False)) for node in result.subtree}
+        try:
             result.to_netcdf(temporary, engine="netcdf4", format="NETCDF4", encoding=encoding)
+        except RuntimeError as error:  # what netCDF makes of a full disk
+            raise OSError(f"{os.fspath(path)!r} cannot be written: {error}. Is there room left?") from error
 
 
 @contextmanager
@@ -57,6 +61,8 @@ def whole_file(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         temporary.chmod(0o666 & ~_umask())  # mkstemp makes files that nobody else can read
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())  # or a power cut could leave an empty file under the new name
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 
 import xarray as xr
@@ -10,12 +11,16 @@ from torch import nn
 from resnet_lesion.block_statistics import BlockStatistics
 from resnet_lesion.data import Data, first_images, refuse_one_shot
 from resnet_lesion.deletion import Deletion
-from resnet_lesion.effective_path import EffectivePath
+from resnet_lesion.effective_lengths import effective_of_study
+from resnet_lesion.executors import Executor, over_shards
 from resnet_lesion.network import ResidualNetwork, wrap
 from resnet_lesion.path_gradient import PathGradient
 from resnet_lesion.reorder import Reorder, swappable_pairs
+from resnet_lesion.run import RunOptions
+from resnet_lesion.shards import ShardLike, as_shard
 
 
+@over_shards
 def study(
     model: nn.Module | ResidualNetwork,
     data: Data,
@@ -27,6 +32,10 @@ def study(
     n_paths: int = 100,
     n_gradient_images: int | None = 128,
     seed: int = 0,
+    checkpoint: str | os.PathLike[str] | None = None,
+    shard: ShardLike = None,
+    executor: Executor | None = None,
+    n_shards: int | None = None,
     show_progress: bool = True,
 ) -> xr.DataTree:
     """Run all analyzers, as the paper does.
@@ -42,12 +51,16 @@ def study(
         n_gradient_images: On how many of them gradients are measured; None for all. A gradient along each of the paths
             costs far more than a prediction. They are the first, so shuffle what is sorted by class.
         seed: Seed of everything random.
+        checkpoint: A folder to keep what has been done in, to go on from there when stopped.
+        shard: Which part to do, (i, N) for every N-th image from the i-th on; :func:`merge` puts all N together.
+        executor: Where to do all of ``n_shards`` parts; anything with ``concurrent.futures``' interface.
+        n_shards: How many parts to cut the images into for the executor.
         show_progress: Show progress bars.
 
     Returns:
         A DataTree with a group each: ``deletion`` (each block alone), ``random_deletion``, ``path_gradient`` (exact),
         ``sampled_path_gradient``, ``effective_path``, ``block_statistics``, and ``reorder`` if any two blocks can be
-        swapped.
+        swapped. A shard has no ``effective_path``, which follows from all images; :func:`merge` adds it.
 
     Raises:
         TypeError: If the data is a one-shot iterator, or of the wrong kind.
@@ -59,24 +72,23 @@ def study(
     refuse_one_shot(gradient_data)
     if n_deleted is None:
         n_deleted = range(1, min(20, len(network) - 1) + 1)
-    bar = show_progress
+    how: RunOptions = {"shard": as_shard(shard), "checkpoint": checkpoint, "show_progress": show_progress}
     with network.isolated():  # going through a shuffling loader draws from the global generator
         ((image, _),) = first_images(data, 1)
         can_swap = len(swappable_pairs(network, network.trace(image))) > 0
         some = gradient_data if n_gradient_images is None else first_images(gradient_data, n_gradient_images)
     deletion, gradient = Deletion(network), PathGradient(network)
-    exact = gradient.analyze(some, method="exact", show_progress=bar)
-    sampled = gradient.analyze(some, method="sample", n_draws=n_paths, seed=seed, show_progress=bar)
+    exact = gradient.analyze(some, method="exact", **how)
+    sampled = gradient.analyze(some, method="sample", n_draws=n_paths, seed=seed, **how)
     groups = {
-        "deletion": deletion.analyze(data, show_progress=bar),
-        "random_deletion": deletion.analyze(data, n_deleted=n_deleted, n_draws=n_draws, seed=seed, show_progress=bar),
+        "deletion": deletion.analyze(data, **how),
+        "random_deletion": deletion.analyze(data, n_deleted=n_deleted, n_draws=n_draws, seed=seed, **how),
         "path_gradient": exact,
         "sampled_path_gradient": sampled,
-        "effective_path": EffectivePath(network).analyze(sampled.merge(exact, compat="identical"), seed=seed),
-        "block_statistics": BlockStatistics(network).analyze(data, show_progress=bar),
+        "block_statistics": BlockStatistics(network).analyze(data, **how),
     }
+    if as_shard(shard).is_whole:
+        groups["effective_path"] = effective_of_study(sampled, exact)
     if can_swap:
-        groups["reorder"] = Reorder(network).analyze(
-            data, n_swaps=n_swaps, n_draws=n_draws, seed=seed, show_progress=bar
-        )
+        groups["reorder"] = Reorder(network).analyze(data, n_swaps=n_swaps, n_draws=n_draws, seed=seed, **how)
     return xr.DataTree.from_dict(groups)

@@ -17,12 +17,12 @@ import xarray as xr
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
-from resnet_lesion.data import Data, batches, refuse_one_shot
+from resnet_lesion.data import LEFT_OUT, Data, batches, refuse_one_shot
 from resnet_lesion.isolation import isolated, preserved_flags, preserved_randomness
 from resnet_lesion.network import ResidualNetwork, wrap
-from resnet_lesion.results import layer_coords, provenance, variable
+from resnet_lesion.results import layer_coords, origin, provenance, variable
 from resnet_lesion.storage import whole_file
 
 if TYPE_CHECKING:
@@ -264,7 +264,7 @@ class _Run:
                 output = model(self._network.to_device(inputs)).float()
                 loss += F.cross_entropy(output, targets, reduction="sum")
                 correct += (output.argmax(1) == targets).sum()
-                total += len(targets)
+                total += (targets != LEFT_OUT).sum()
         self.curves["validation_loss"].append(float(loss / total))
         self.curves["validation_error"].append(float(1 - correct / total))
 
@@ -351,4 +351,4 @@ def _log(network: ResidualNetwork, recipe: Recipe, run: _Run, draws: _Draws) -> 
             **layer_coords(network),
         },
     )
-    return provenance(log, network, "Training", dataclasses.asdict(recipe))
+    return provenance(log, origin(network, "Training", dataclasses.asdict(recipe)))

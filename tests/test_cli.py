@@ -20,12 +20,6 @@ from resnet_lesion.digits import load_digits
 
 MODEL = "cifar_preactresnet110"
 
-# timm leaves the closing of image files to the garbage collector
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
-
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
@@ -44,8 +38,8 @@ def folder(tmp_path_factory):
 def quick(monkeypatch):
     """Leave out most of the work of a study, but none of what the command does for it."""
 
-    def few(model, data, *, n_draws, seed):
-        options = {"n_deleted": [3], "n_draws": n_draws, "seed": seed, "show_progress": False}
+    def few(model, data, *, n_draws, seed, **how):
+        options = {"n_deleted": [3], "n_draws": n_draws, "seed": seed, "show_progress": False, **how}
         return xr.DataTree.from_dict({"deletion": rl.Deletion(model).analyze(data, **options)})
 
     monkeypatch.setattr(cli, "study", few)
@@ -100,6 +94,33 @@ def test_study_says_what_it_did(folder, tmp_path, quick):
     assert created == attrs["created"]
     assert command.startswith(f"resnet-lesion study {MODEL} --data {folder} --out ")
     assert json.loads(attrs["options"])["seed"] == 3
+
+
+def test_a_study_in_shards_goes_on_and_is_merged(folder, tmp_path, quick, capsys, monkeypatch):
+    whole = study(folder, tmp_path / "whole.nc")["deletion"].to_dataset()
+    for i in range(3):
+        study(folder, tmp_path / f"shard-{i}.nc", "--shard", f"{i}/3", "--run-folder", tmp_path / "run")
+    assert len([*(tmp_path / "run").glob("random_deletion.?-of-3.part.nc")]) == 3
+    shards = [tmp_path / f"shard-{i}.nc" for i in (2, 0, 1)]
+    assert run("merge", *shards, "--out", tmp_path / "merged.nc") == 0
+    merged = rl.open(tmp_path / "merged.nc")
+    xr.testing.assert_equal(merged["deletion"].correct, whole.correct)
+    assert merged["deletion"].attrs["data"] == whole.attrs["data"]
+    assert merged.attrs["history"].startswith("resnet-lesion merge ")
+    assert capsys.readouterr().out.endswith(f"Next: resnet-lesion plot {tmp_path / 'merged.nc'}\n")
+
+    monkeypatch.setattr(rl.ResidualNetwork, "isolated", None)  # nothing is computed again
+    assert run("merge", *shards[:2], "--out", tmp_path / "some.nc") == 2
+    assert "expected each shard once, got 1 of 3 missing." in capsys.readouterr().err
+    assert run("merge", *shards, "--out", tmp_path / "nowhere" / "some.nc") == 2
+    assert "of --out does not exist; create it first." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("shard", ["3", "3/3", "-1/3", "a/b", "1/2/3"])
+def test_what_is_no_shard(shard, capsys):
+    with pytest.raises(SystemExit):
+        run("study", MODEL, "--data", "digits", "--out", "x.nc", f"--shard={shard}")
+    assert f"expected I/N with 0 <= I < N, or env, got {shard!r}" in capsys.readouterr().err
 
 
 def test_num_samples_is_a_random_subset_that_the_seed_reproduces(folder, tmp_path, quick):

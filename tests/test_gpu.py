@@ -1,11 +1,16 @@
 """What the accelerator computes is what the CPU computes; skipped where there is none."""
 
+import models
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 from models import CASES, build, data
+from test_run import ANALYSES, Batches, Stop, check_identical
 
 import resnet_lesion as rl
+from resnet_lesion import run as run_module
+from resnet_lesion.data import LEFT_OUT
 
 pytestmark = pytest.mark.gpu
 QUIET = {"show_progress": False}
@@ -30,6 +35,42 @@ def test_counts_and_gradients_agree_with_the_cpu(name):
     other = rl.PathGradient(model).analyze(on_device, method="sample", n_draws=3, **QUIET)
     np.testing.assert_array_equal(other.path, sampled.path)
     np.testing.assert_allclose(other.gradient_norm, sampled.gradient_norm, rtol=1e-8)
+
+
+@pytest.mark.parametrize("name", ANALYSES)
+def test_a_run_goes_on_and_is_merged_on_the_device(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(run_module, "_SECONDS", 0.0)
+    analyse, model, (inputs, targets) = ANALYSES[name], models.build().cuda(), models.data(11)
+    targets[4] = LEFT_OUT
+    on_device = inputs.cuda(), targets.cuda()
+    expected = analyse(model, Batches(on_device, 3))
+    assert (int(expected.total), int(expected.skipped)) == (10, 1)
+    with pytest.raises(Stop):
+        analyse(model, Batches(on_device, 3, stop_after=2), checkpoint=tmp_path)
+    check_identical(analyse(model, Batches(on_device, 3), checkpoint=tmp_path), expected)
+    merged = rl.merge([analyse(model, Batches(on_device, 3), shard=(i, 3)) for i in range(3)])
+    xr.testing.assert_allclose(merged, expected, rtol=1e-9)
+
+
+def test_nothing_waits_for_the_device():
+    """An asynchronous copy or launch may be waiting at any time: a synchronisation in the loop would raise."""
+    model = models.build(dtype=torch.float32).cuda()
+    inputs, targets = (part.cuda() for part in models.data(32, dtype=torch.float32))
+    deletion, seen = rl.Deletion(model), []
+
+    def batches():
+        for i in range(4):
+            if i == 1:  # the first one learns shapes
+                torch.cuda.set_sync_debug_mode("error")
+            seen.append(i)
+            yield inputs, targets
+        torch.cuda.set_sync_debug_mode("default")
+
+    try:
+        deletion.analyze(batches(), **QUIET)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert seen == [0, 1, 2, 3]
 
 
 def test_defects_on_the_device_are_found_in_the_end():

@@ -1,3 +1,4 @@
+import dataclasses
 import pickle
 import zipfile
 
@@ -7,16 +8,13 @@ import timm
 import torch
 from PIL import Image
 
+import resnet_lesion as rl
+from resnet_lesion.data import LEFT_OUT
 from resnet_lesion.digits import load_digits
 from resnet_lesion.images import Source, ZipReader, choose_samples, class_names, open_images, subset_loader
 from resnet_lesion.weights import load_weights, save_weights, untrained
 
 CPU = torch.device("cpu")
-# timm leaves the closing of image files to the garbage collector
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
 
 
 def write_images(folder, splits=("train", "test"), classes=("cat", "dog"), n=3, size=32):
@@ -70,6 +68,46 @@ def test_a_zip_file_of_another_split_is_refused(tmp_path):
     path = zipped(folder, tmp_path / "train.zip")
     with pytest.raises(ValueError, match=r"has no image \(.*\) of split 'test' in a folder"):
         open_images(str(path), "test")
+
+
+def damaged(folder):
+    """Cut one image off, and put text into another."""
+    path = folder / "test" / "cat" / "1.png"
+    path.write_bytes(path.read_bytes()[:-700])
+    (folder / "test" / "dog" / "0.png").write_text("no image")
+    return folder
+
+
+@pytest.mark.parametrize("form", ["folder", "zip"])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_images_that_cannot_be_read_are_refused_or_left_out_and_counted(folder, tmp_path, form, workers):
+    path = damaged(folder)
+    path = zipped(path, tmp_path / "damaged.zip") if form == "zip" else path
+    model = timm.create_model("cifar_preactresnet38", num_classes=2)
+    source = Source(str(path), validation_split="test", batch_size=2, workers=workers)
+    with pytest.raises(OSError, match=r"the image '.*cat/1\.png' cannot be read: .*--skip-unreadable"):
+        rl.Deletion(model).analyze(source.evaluation(model, CPU), show_progress=False)
+    source = dataclasses.replace(source, skip_unreadable=True)
+    result = rl.Deletion(model).analyze(source.evaluation(model, CPU), show_progress=False)
+    assert (int(result.total), int(result.skipped)) == (4, 2)
+    for name in ("cat/1", "dog/0"):
+        (folder / "test" / f"{name}.png").unlink()
+    readable = rl.Deletion(model).analyze(
+        Source(str(folder), validation_split="test").evaluation(model, CPU), show_progress=False
+    )
+    np.testing.assert_array_equal(result.correct, readable.correct)
+    np.testing.assert_allclose(result.loss, readable.loss, rtol=1e-6)
+
+
+def test_a_damaged_zip_file(archive):
+    content = bytearray(archive.read_bytes())
+    middle = content.index(b"\x89PNG", content.index(b"train/cat/1.png")) + 40
+    content[middle : middle + 20] = b"x" * 20
+    archive.write_bytes(content)
+    dataset = open_images(str(archive), "train", skip_unreadable=True)
+    assert [label for _, label in dataset].count(LEFT_OUT) == 1
+    with pytest.raises(OSError, match="cannot be read: Bad CRC-32"):
+        [*open_images(str(archive), "train")]
 
 
 def test_a_class_map_chooses_and_orders_the_classes(archive, tmp_path):

@@ -18,12 +18,6 @@ from resnet_lesion.images import Source
 from resnet_lesion.reproduction import SUBJECTS, reproduce
 from resnet_lesion.summary import summarise_claims
 
-# timm leaves the closing of image files to the garbage collector
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
-
 N, LENGTHS = 20, np.arange(21)
 
 

@@ -13,9 +13,18 @@ from torch.utils.data import DataLoader, TensorDataset
 import resnet_lesion as rl
 from resnet_lesion.results import model_name, weights_hash
 
-SCALARS = {"total": (), "baseline_correct": (), "baseline_error": (), "baseline_loss": ()}
-MEASURES = ("correct", "loss", "agreement", "error", "error_low", "error_high")
-INTEGERS = {"correct", "total", "baseline_correct", "correct_by_class", "total_by_class", "order"}
+SCALARS = {"total": (), "skipped": (), "baseline_correct": (), "baseline_error": (), "baseline_loss": ()}
+MEASURES = ("correct", "loss", "agreeing", "agreement", "error", "error_low", "error_high")
+INTEGERS = {
+    "correct",
+    "agreeing",
+    "total",
+    "skipped",
+    "baseline_correct",
+    "correct_by_class",
+    "total_by_class",
+    "order",
+}
 AT_LAYER = {"layer": ("layer",), "stage": ("layer",), "is_downsampling": ("layer",)}
 AT_POSITION = dict.fromkeys(AT_LAYER, ("position",))
 DELETIONS, SWAPS = ("n_deleted", "draw"), ("n_swaps", "draw")

@@ -1,0 +1,63 @@
+import numpy as np
+import pytest
+
+from resnet_lesion.orders import delete_random
+from resnet_lesion.shards import Shard, as_shard
+
+
+def test_forms_of_a_shard():
+    assert as_shard(None).is_whole
+    assert as_shard((2, 5)) == Shard((2, 5))
+    assert as_shard({"lesions": (1, 3)}) == Shard((0, 1), (1, 3))
+    assert as_shard({"data": (0, 2), "lesions": (1, 3)}) == Shard((0, 2), (1, 3))
+    assert as_shard((np.int64(2), 5)) == as_shard(as_shard([2, 5])) == Shard((2, 5))
+    assert Shard((2, 5), (0, 3)).name == ".2-of-5.lesions-0-of-3"
+    assert Shard().name == ""
+    assert Shard.from_json(Shard((2, 5), (0, 3)).to_json()) == Shard((2, 5), (0, 3))
+
+
+@pytest.mark.parametrize("shard", [(5, 5), (-1, 5), (0, 0), {"lesions": (3, 2)}])
+def test_shards_out_of_bounds(shard):
+    with pytest.raises(ValueError, match=r"expected shard as \(i, N\) with 0 <= i < N"):
+        as_shard(shard)
+
+
+@pytest.mark.parametrize("shard", [3, (1,), (1, 2, 3), (0.5, 2), {"images": (0, 2)}, {}, "1/2", ("a", "b")])
+def test_what_is_no_shard(shard):
+    with pytest.raises(TypeError, match=r"expected shard as .* got"):
+        as_shard(shard)
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({"RANK": "3", "WORLD_SIZE": "8"}, (3, 8)),
+        ({"SLURM_ARRAY_TASK_ID": "3", "SLURM_ARRAY_TASK_COUNT": "8", "SLURM_ARRAY_TASK_MIN": "1"}, (2, 8)),
+        ({"SLURM_ARRAY_TASK_ID": "3", "SLURM_ARRAY_TASK_COUNT": "8"}, (3, 8)),
+    ],
+)
+def test_the_environment_says_which(monkeypatch, environment, expected):
+    for name in ("RANK", "WORLD_SIZE", "SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT", "SLURM_ARRAY_TASK_MIN"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(ValueError, match=r"found none of torchrun \(RANK, WORLD_SIZE\), a Slurm array"):
+        as_shard("env")
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert as_shard("env") == Shard(expected)
+    monkeypatch.setenv(next(iter(environment)), "first")
+    with pytest.raises(ValueError, match="expected whole numbers in"):
+        as_shard("env")
+
+
+@pytest.mark.parametrize("m", [1, 2, 3, 7, 40])
+def test_each_lesion_is_in_one_share_with_its_neighbours(m):
+    n = 6
+    rows = np.stack([delete_random(n, k, seed=0, draw=d) for k in (1, 2, 3) for d in range(5)])
+    shares = [Shard(lesions=(j, m)).lesion_numbers(rows) for j in range(m)]
+    assert sorted(np.concatenate(shares).tolist()) == list(range(len(rows)))
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+    texts = ["".join(chr(65 + block) for block in row) for row in rows]
+    ranked = sorted(texts)
+    for share in shares:
+        places = sorted(ranked.index(texts[i]) for i in share)
+        assert len(share) < 2 or places[-1] - places[0] < len(share) + len(texts) - len(set(texts))
