@@ -1,6 +1,8 @@
 """Lesion studies and path gradients of residual networks, as Captum algorithms with xarray results."""
 
 from resnet_lesion import testing as testing
+from resnet_lesion.acceleration import Acceleration as Acceleration
+from resnet_lesion.acceleration import accelerate as accelerate
 from resnet_lesion.accessor import LesionAccessor as LesionAccessor
 from resnet_lesion.block_statistics import BlockStatistics as BlockStatistics
 from resnet_lesion.branch import Branch as Branch

@@ -13,6 +13,8 @@ from resnet_lesion.errors import AdapterError
 
 Forward = Callable[[Tensor], Tensor]
 
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
 
 @dataclass(frozen=True, eq=False)
 class Block:
@@ -82,6 +84,11 @@ class Block:
         function = self.part(transform) if isinstance(transform, str) else transform
         result: Tensor = function(x)
         return result
+
+
+def has_hooks(module: nn.Module) -> bool:
+    """Tell whether calling the module does more, or something else, than its class's forward."""
+    return "forward" in vars(module) or any(getattr(module, hooks) for hooks in _HOOKS)
 
 
 @contextmanager

@@ -95,7 +95,8 @@ class Linearization:
             return run
 
         with torch.no_grad():
-            forwards = [remembering(i, forward) for i, forward in enumerate(network.forwards())]
+            # as gradients see them: not compiled
+            forwards = [remembering(i, module.forward) for i, module in enumerate(modules)]
             with replaced_forwards(dict(zip(modules, forwards, strict=True))):
                 network.model(inputs, *args)
         check_run_order(ran, network.layers)

@@ -39,6 +39,7 @@ class ResidualNetwork:
         model: The model itself, unchanged.
         blocks: Its residual blocks, in forward order.
         chains: The modules that hold several blocks in one forward, which are opened while it is analysed.
+        attrs: What results say of the network besides what its model shows; each a str or a number.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -68,6 +69,7 @@ class ResidualNetwork:
             raise TypeError(no_blocks(model))
         self.blocks: tuple[Block, ...] = tuple(blocks)
         self.chains: tuple[Chain, ...] = tuple(chains)
+        self.attrs: dict[str, str] = {}
 
     def __len__(self) -> int:
         return len(self.blocks)

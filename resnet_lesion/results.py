@@ -86,6 +86,7 @@ def origin(network: ResidualNetwork, title: str, options: Mapping[str, object]) 
         "dtype": str(network.dtype).removeprefix("torch."),
         "autocast": str(autocast).removeprefix("torch."),
         "options": json.dumps(options, default=_plain),
+        **network.attrs,
     }
 
 
