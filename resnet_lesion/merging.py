@@ -158,8 +158,7 @@ def _over_lesions(shares: Sequence[xr.Dataset]) -> xr.Dataset:
     if len(shares) == 1:
         return merged
     evaluated = [share.evaluated for share in shares]
-    times = sum(mask.astype(int) for mask in evaluated)
-    if not bool((times == 1).all()):
+    if not (np.sum([mask.values for mask in evaluated], axis=0) == 1).all():
         raise ValueError("expected every lesion in one share, got some in none or in several.")
     baselines = {int(share.baseline_correct) for share in shares}
     if len(baselines) > 1:

@@ -24,6 +24,8 @@ REFERENCES = (
 )
 # what a result depends on, besides options and versions
 _FINGERPRINT = ("title", "model", "weights_sha256", "n_blocks", "dtype", "autocast")
+# how a network was accelerated; how closely it agrees differs between machines
+_ACCELERATION = ("n_folded", "channels_last", "compile")
 # options that change neither a count nor, but for rounding, anything else
 _WITHOUT_EFFECT = ("perturbations_per_eval", "memory_limit")
 _PACKAGES = ("resnet-lesion", "torch", "timm", "captum", "xarray", "numpy")
@@ -92,9 +94,14 @@ def origin(network: ResidualNetwork, title: str, options: Mapping[str, object]) 
 
 def fingerprint(attrs: Mapping[str, str | int]) -> dict[str, object]:
     """Return what must be equal for two runs to be parts of one, from the attributes that :func:`origin` made."""
-    options = {key: value for key, value in json.loads(str(attrs["options"])).items() if key not in _WITHOUT_EFFECT}
-    versions = json.loads(str(attrs["versions"]))
-    return {name: attrs[name] for name in _FINGERPRINT if name in attrs} | {"options": options, "versions": versions}
+    found: dict[str, object] = {name: attrs[name] for name in _FINGERPRINT}
+    options = json.loads(str(attrs["options"]))
+    found["options"] = {key: value for key, value in options.items() if key not in _WITHOUT_EFFECT}
+    found["versions"] = json.loads(str(attrs["versions"]))
+    if "acceleration" in attrs:
+        acceleration = json.loads(str(attrs["acceleration"]))
+        found["acceleration"] = {key: acceleration[key] for key in _ACCELERATION}
+    return found
 
 
 def differences(a: Mapping[str, object], b: Mapping[str, object], prefix: str = "") -> str:

@@ -111,6 +111,17 @@ def test_left_out_images_are_counted_once():
     check_merged(merged, deletion.analyze(data, **QUIET))
 
 
+def test_an_accelerated_network_is_another_run():
+    model, data = models.build(dtype=torch.float32), models.data(6, dtype=torch.float32)
+    fast, slow = (rl.accelerate(model, data[0], fold_norms=fold, channels_last=False) for fold in (True, False))
+    shards = [rl.Deletion(network).analyze(data, shard=(i, 2), **QUIET) for i, network in enumerate((fast, slow))]
+    with pytest.raises(ValueError, match=r"expected shards of one run, but acceleration\.n_folded was"):
+        rl.merge(shards)
+    again = rl.Deletion(fast).analyze(data, shard=(1, 2), **QUIET)
+    again.attrs["acceleration"] = again.attrs["acceleration"].replace('"rounding": ', '"rounding": 1')
+    assert int(rl.merge([shards[0], again]).total) == 6
+
+
 def shard(i=0, n=3, *, model=None, n_images=N_IMAGES, name="deletion", **options):
     return ANALYSES[name](models.build() if model is None else model, batches(n=n_images), shard=(i, n), **options)
 
