@@ -12,14 +12,14 @@ import lesions
 import training
 from networks import Spec, Subject
 
-_QUICK = {"images": 2, "draws": 1, "timed": 4, "turns": 1}
-# networks of 66 and 33 large blocks: few images, so that the loops end within the hour on two cores
+_QUICK = {"pixels": 32, "images": 2, "draws": 1, "timed": 4, "turns": 1}
+# few images, so that 200 lesions of the large networks end within the hour on two cores
 NETWORKS: Mapping[str, tuple[Spec, ...]] = {
     "cpu": (
         Spec("cifar_preactresnet110", pixels=32, images=8),
-        Spec("resnet50", pixels=224, images=4),
-        Spec("resnet200d", pixels=224, images=1),
-        Spec("resnetv2_101", pixels=224, images=2),
+        Spec("resnet50", pixels=224, images=2),
+        Spec("resnet200d", pixels=224, images=1, turns=2),
+        Spec("resnetv2_101", pixels=224, images=1),
     ),
     "cuda": (
         Spec("cifar_preactresnet110", pixels=32, images=64, turns=5),
@@ -27,11 +27,11 @@ NETWORKS: Mapping[str, tuple[Spec, ...]] = {
         Spec("resnet200d", pixels=224, images=32),
         Spec("resnetv2_101", pixels=224, images=64),
     ),
+    # their smaller siblings
     "quick": (
-        Spec("cifar_preactresnet110", pixels=8, **_QUICK),
-        Spec("resnet50", pixels=32, **_QUICK),
-        Spec("resnet200d", pixels=64, **_QUICK),
-        Spec("resnetv2_101", pixels=32, **_QUICK),
+        Spec("cifar_preactresnet38", **_QUICK),
+        Spec("resnet50d", **_QUICK),
+        Spec("resnetv2_50", **_QUICK),
     ),
 }
 
@@ -51,22 +51,22 @@ class Case:
     specs: Mapping[str, tuple[Spec, ...]]
 
 
-def on_all(**changes: object) -> dict[str, tuple[Spec, ...]]:
-    """Take all networks, with some of what is done changed, but for the quick run."""
+def on_all(times_images: int = 1, **changes: object) -> dict[str, tuple[Spec, ...]]:
+    """Take all networks, with more images and some of what is done changed, but for the quick run."""
     return {
-        size: tuple(spec if size == "quick" else replace(spec, **changes) for spec in specs)
+        size: tuple(
+            spec if size == "quick" else replace(spec, images=times_images * spec.images, **changes) for spec in specs
+        )
         for size, specs in NETWORKS.items()
     }
 
 
-def cifar(**values: tuple[int, ...]) -> dict[str, tuple[Spec, ...]]:
+def cifar(name: str, cpu: tuple[int, ...], cuda: tuple[int, ...]) -> dict[str, tuple[Spec, ...]]:
     """Take a CIFAR network with several values of one of its numbers; the first two in the quick run."""
-    ((name, several),) = values.items()
+    values = {"cpu": cpu, "cuda": cuda, "quick": cpu[:2]}
     return {
-        size: tuple(
-            replace(specs[0], **{"timed": 8, name: value}) for value in several[: 2 if size == "quick" else None]
-        )
-        for size, specs in NETWORKS.items()
+        size: tuple(replace(NETWORKS[size][0], **{"timed": 8, name: value}) for value in several)
+        for size, several in values.items()
     }
 
 
@@ -81,21 +81,30 @@ CASES: Mapping[str, Case] = {
     ),
     "exact-paths": Case("gradients of all path lengths, exactly", gradients.exact_paths, on_all()),
     "scaling-blocks": Case(
-        "each block deleted alone, in ever deeper networks", lesions.single_deletion, cifar(stage_blocks=(2, 4, 9, 18))
+        "each block deleted alone, in ever deeper networks",
+        lesions.single_deletion,
+        cifar("stage_blocks", cpu=(2, 4, 9, 18), cuda=(2, 4, 9, 18, 36)),
     ),
     "scaling-lesions": Case(
-        "ever more random subsets of 1 to 10 blocks deleted", lesions.random_deletions, cifar(draws=(1, 5, 20, 50))
+        "ever more random subsets of 1 to 10 blocks deleted",
+        lesions.random_deletions,
+        cifar("draws", cpu=(1, 4, 16, 40), cuda=(1, 4, 16, 64)),
     ),
     "scaling-images": Case(
-        "each block deleted alone, on ever more images at once", lesions.single_deletion, cifar(images=(1, 2, 4, 8, 32))
+        "each block deleted alone, on ever more images at once",
+        lesions.single_deletion,
+        cifar("images", cpu=(1, 2, 4, 8, 32), cuda=(1, 4, 16, 64, 256)),
     ),
+    # more images, so that what is done once in an analysis weighs no more than it does on a data set
     "engine-single": Case(
-        "the engine's own cost, each block deleted alone", partial(engine.measure, kind="single"), on_all(turns=5)
+        "the engine's own cost, each block deleted alone",
+        partial(engine.measure, kind="single"),
+        on_all(times_images=4, turns=3),
     ),
     "engine-deletions": Case(
-        "the engine's own cost, 50 random subsets of 1 to 10 blocks deleted",
+        "the engine's own cost, a random subset of each of 1 to 10 blocks deleted",
         partial(engine.measure, kind="deletions"),
-        on_all(draws=5),
+        on_all(times_images=4, turns=3, draws=1),
     ),
     "training": Case(
         "an epoch of 4 mini-batches in which only some random blocks are trained",

@@ -8,7 +8,6 @@ batch size where it is fastest.
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
@@ -18,18 +17,17 @@ import numpy as np
 import torch
 from lesions import Kind, WrongResultError, analysis, rows_of
 from networks import Subject
-from timing import OURS, compared, side_by_side, synchronize, times_as_long
+from timing import OURS, compared, side_by_side, times_as_long
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from resnet_lesion.block import replaced_forwards
 
 BARE, PLAIN = "the bare block computations", "plain forward passes"
-_LARGEST_BATCH = {"cpu": 64, "cuda": 2048}
+_LARGEST_BATCH = {"cpu": 32, "cuda": 2048}
 _PASSES = 4
-# a larger batch must be faster by this much for the search to go on
-_FASTER = 1.02
 
+Shape = tuple[int, ...]
 Level = Counter[int]
 """At one position, how many streams go through each block: in how many different states the rows arrive there."""
 
@@ -110,31 +108,43 @@ def batch_sizes(subject: Subject, analyze: Callable[..., object]) -> list[int]:
 
 
 def bare_computations(subject: Subject, computed: list[Level], pieces: list[int]) -> Callable[[], None]:
-    """Return what runs the same forwards on stacked batches that lie ready."""
+    """Return what runs the same forwards on batches of the same sizes, with nothing round them.
+
+    A block is fed what the one before it put out, which then is in the caches as in any forward pass. Since a batch can
+    be cut but not extended without a copy, blocks of the same shapes run from the largest batch to the smallest.
+    """
     network = subject.network
-    trace = network.trace(subject.inputs[:1])
+    trace, forwards = network.trace(subject.inputs[:1]), network.forwards()
+    shapes = [*zip(trace.input_shapes, trace.output_shapes, strict=True)]
+    calls: dict[tuple[Shape, Shape], list[tuple[int, Callable[[Tensor], Tensor]]]] = {pair: [] for pair in shapes}
+    for i, level in enumerate(computed):
+        for block, streams in level.items():
+            forward = network.blocks[i].without_branch if block == -1 else forwards[block]
+            calls[shapes[i]].append((streams, forward))
+    for of in calls.values():
+        of.sort(key=lambda call: call[0], reverse=True)
+
+    def ready(shape: Shape, n: int) -> Tensor:
+        return torch.randn(n, *shape, device=subject.inputs.device)
+
     most = max(pieces)
-    streams = [1, *(level.total() for level in computed)]
-    shapes = [*trace.input_shapes, trace.output_shapes[-1]]
-    ready: dict[tuple[int, ...], Tensor] = {}
-    for shape in set(shapes):
-        largest = most * max(count for count, other in zip(streams, shapes, strict=True) if other == shape)
-        ready[shape] = torch.randn(largest, *shape, device=subject.inputs.device)
-    forwards = network.forwards()
+    stacked = {pair: ready(pair[0], most * of[0][0]) for pair, of in calls.items()}
+    streams = [level.total() for level in computed]
+    handed_on = [ready(after, most * n) for (_, after), n in zip(shapes, streams, strict=True)]
 
-    def at(i: int, n: int) -> Callable[[Tensor], Tensor]:
-        own = network.blocks[i]
-
-        def forward(_x: Tensor) -> Tensor:
-            for block, count in sorted(computed[i].items()):
-                (own.without_branch if block == -1 else forwards[block])(ready[shapes[i]][: count * n])
-            return ready[shapes[i + 1]][: streams[i + 1] * n]
-
-        return forward
+    def hands_on(i: int, n: int) -> Callable[[Tensor], Tensor]:
+        return lambda _: handed_on[i][: n * streams[i]]
 
     def run() -> None:
         for start, stop in pairwise(np.cumsum([0, *pieces]).tolist()):
-            with replaced_forwards({block.module: at(i, stop - start) for i, block in enumerate(network.blocks)}):
+            n = stop - start
+            for (before, after), of in calls.items():
+                x = stacked[before, after]
+                for count, forward in of:
+                    y = forward(x[: n * count])
+                    x = y if before == after else x
+            # what the model does before, between and behind its blocks
+            with replaced_forwards({block.module: hands_on(i, n) for i, block in enumerate(network.blocks)}):
                 network.model(subject.inputs[start:stop])
 
     return run
@@ -143,14 +153,16 @@ def bare_computations(subject: Subject, computed: list[Level], pieces: list[int]
 @torch.no_grad()
 def fastest_batch(subject: Subject) -> int:
     """Find the batch size at which the model's own forward pass does most images a second, among powers of two."""
-    best, best_rate, batch = 1, 0.0, 1
-    while batch <= _LARGEST_BATCH[subject.device]:
-        images = subject.inputs[:1].repeat(batch, 1, 1, 1)
-        rate = batch / min(_seconds(subject, images) for _ in range(3))
-        if rate < best_rate * _FASTER:
+    rates: dict[int, float] = {}
+    # until two larger ones in a row are no better
+    while len(rates) < 3 or max(rates, key=rates.__getitem__) > max(rates) // 4:
+        batch = 2 ** len(rates)
+        if batch > _LARGEST_BATCH[subject.device]:
             break
-        best, best_rate, batch = batch, rate, 2 * batch
-    return best
+        images = subject.inputs[:1].repeat(batch, 1, 1, 1)
+        seconds = side_by_side({PLAIN: partial(subject.network.model, images)}, turns=3)
+        rates[batch] = batch / min(seconds[PLAIN])
+    return max(rates, key=rates.__getitem__)
 
 
 def flops(subject: Subject) -> list[int]:
@@ -169,11 +181,3 @@ def work_of(computed: list[Level], work: list[int]) -> int:
     return elsewhere + sum(
         blocks[block] * streams for level in computed for block, streams in level.items() if block >= 0
     )
-
-
-def _seconds(subject: Subject, images: Tensor) -> float:
-    synchronize()
-    start = time.perf_counter()
-    subject.network.model(images)
-    synchronize()
-    return time.perf_counter() - start

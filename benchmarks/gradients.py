@@ -6,7 +6,7 @@ from functools import partial
 
 import alternatives
 import numpy as np
-from lesions import WrongResultError, spread
+from lesions import WrongResultError, full_precision, spread
 from networks import Subject
 from timing import OURS, compared, side_by_side
 
@@ -25,12 +25,15 @@ _REPLACED = "without a block the forward values are others, and with them every 
 def sampled_paths(subject: Subject) -> dict[str, object]:
     """Measure the gradient norms of random paths of each length."""
     network, gradient = subject.network, rl.PathGradient(subject.network)
-    sample = partial(gradient.analyze, subject.data, method="sample", n_draws=subject.spec.draws, show_progress=False)
-    result = sample()
-    paths = result.path.values.reshape(-1, len(network))
-    chosen = spread(len(paths), subject.spec.timed)
-    loop = partial(alternatives.routed_loop, network, paths[chosen], *subject.data)
-    check(LOOP, result.gradient_norm.values.reshape(-1)[chosen], loop().cpu().numpy())
+    sample = partial(
+        gradient.analyze, subject.mistaken, method="sample", n_draws=subject.spec.draws, show_progress=False
+    )
+    with full_precision():
+        result = sample()
+        paths = result.path.values.reshape(-1, len(network))
+        chosen = spread(len(paths), subject.spec.timed)
+        loop = partial(alternatives.routed_loop, network, paths[chosen], *subject.mistaken)
+        check(LOOP, result.gradient_norm.values.reshape(-1)[chosen], loop().cpu().numpy())
     seconds = side_by_side({OURS: sample, LOOP: loop}, subject.spec.turns)
     return {
         **subject.describe(),
@@ -43,15 +46,16 @@ def sampled_paths(subject: Subject) -> dict[str, object]:
 def exact_paths(subject: Subject) -> dict[str, object]:
     """Measure the gradients of all path lengths exactly."""
     model, n_lengths = subject.network.model, len(subject.network) + 1
-    exact = partial(rl.PathGradient(subject.network).analyze, subject.data, method="exact", show_progress=False)
-    plain = partial(alternatives.plain_pass, model, *subject.data)
-    result = exact()
+    exact = partial(rl.PathGradient(subject.network).analyze, subject.mistaken, method="exact", show_progress=False)
+    plain = partial(alternatives.plain_pass, model, *subject.mistaken)
+    with full_precision():
+        result, gradient = exact(), plain()
     if not float(result.convergence_delta) < _NORM_TOLERANCE:
         raise WrongResultError(
             f"expected all path lengths together to be the gradient, got a relative deviation of "
             f"{float(result.convergence_delta):.2g}. Mend the engine before timing it."
         )
-    check(PLAIN, np.array([result.full_gradient_norm]), plain().flatten(1).norm(dim=1).mean()[None].cpu().numpy())
+    check(PLAIN, np.array([result.full_gradient_norm]), gradient.flatten(1).norm(dim=1).mean()[None].cpu().numpy())
     contenders = {OURS: exact, PLAIN: lambda: [plain() for _ in range(_PASSES)]}
     seconds = side_by_side(contenders, subject.spec.turns)
     return {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Literal
 
@@ -86,6 +87,11 @@ def rows_of(result: xr.Dataset) -> np.ndarray:
     return np.where(deleted, -1, np.arange(n))
 
 
+def full_precision() -> AbstractContextManager[None]:
+    """Let a GPU convolve in float32 while results are compared, so that rounding hides no mistake."""
+    return torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
+
+
 def spread(n: int, timed: int | None) -> np.ndarray:
     """Choose ``timed`` of n, evenly spread; all of them for None."""
     return np.arange(n) if timed is None or timed >= n else np.linspace(0, n - 1, timed).round().astype(int)
@@ -124,7 +130,7 @@ def check(name: str, result: xr.Dataset, chosen: Sequence[int], found: Tensor) -
 
 def _compare(subject: Subject, kind: Kind, loops: dict[str, Alternative], missing: dict[str, str]) -> dict[str, object]:
     network, analyze = subject.network, analysis(subject, kind)
-    with torch.backends.cudnn.flags(allow_tf32=False):  # so that rounding hides no mistake
+    with full_precision():
         result = analyze(network)
         rows = rows_of(result)
         chosen = spread(len(rows), subject.spec.timed)

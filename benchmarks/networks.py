@@ -64,6 +64,11 @@ class Subject:
         """The images and their classes."""
         return self.inputs, self.targets
 
+    @property
+    def mistaken(self) -> tuple[Tensor, Tensor]:
+        """The images with a wrong class: of one that is given with certainty, the loss has no gradient but rounding."""
+        return self.inputs, (self.targets + 1) % self.network.model.num_classes
+
     def describe(self) -> dict[str, object]:
         """Say what is timed."""
         return {

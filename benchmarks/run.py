@@ -61,6 +61,8 @@ def run(name: str, case: Case, device: str, size: str, folder: Path) -> int:
 
 def measured(case: Case, spec: Spec, device: str) -> Entry:
     """Measure one case on one network; what fails says so in the result, and the rest goes on."""
+    if device == "cuda":
+        torch.cuda.empty_cache()  # what the network before it left
     try:
         return case.measure(Subject(spec, device))
     except Exception as error:

@@ -102,7 +102,7 @@ def calls_of_blocks(subject, compute):
         compute()
     for handle in handles:
         handle.remove()
-    return [call for call in calls if call[1] > 1]
+    return sorted(call for call in calls if call[1] > 1)
 
 
 def test_every_branch_is_alive():
