@@ -116,30 +116,28 @@ def bare_computations(subject: Subject, computed: list[Level], pieces: list[int]
     network = subject.network
     trace, forwards = network.trace(subject.inputs[:1]), network.forwards()
     shapes = [*zip(trace.input_shapes, trace.output_shapes, strict=True)]
+    streams = [level.total() for level in computed]
     calls: dict[tuple[Shape, Shape], list[tuple[int, Callable[[Tensor], Tensor]]]] = {pair: [] for pair in shapes}
-    for i, level in enumerate(computed):
-        for block, streams in level.items():
+    most = Counter[Shape]()
+    for i, (level, (before, after)) in enumerate(zip(computed, shapes, strict=True)):
+        for block, count in level.items():
             forward = network.blocks[i].without_branch if block == -1 else forwards[block]
-            calls[shapes[i]].append((streams, forward))
+            calls[before, after].append((count, forward))
+        most[before], most[after] = max(most[before], *level.values()), max(most[after], streams[i])
     for of in calls.values():
         of.sort(key=lambda call: call[0], reverse=True)
-
-    def ready(shape: Shape, n: int) -> Tensor:
-        return torch.randn(n, *shape, device=subject.inputs.device)
-
-    most = max(pieces)
-    stacked = {pair: ready(pair[0], most * of[0][0]) for pair, of in calls.items()}
-    streams = [level.total() for level in computed]
-    handed_on = [ready(after, most * n) for (_, after), n in zip(shapes, streams, strict=True)]
+    ready = {
+        shape: torch.randn(count * max(pieces), *shape, device=subject.inputs.device) for shape, count in most.items()
+    }
 
     def hands_on(i: int, n: int) -> Callable[[Tensor], Tensor]:
-        return lambda _: handed_on[i][: n * streams[i]]
+        return lambda _: ready[shapes[i][1]][: n * streams[i]]
 
     def run() -> None:
         for start, stop in pairwise(np.cumsum([0, *pieces]).tolist()):
             n = stop - start
             for (before, after), of in calls.items():
-                x = stacked[before, after]
+                x = ready[before]
                 for count, forward in of:
                     y = forward(x[: n * count])
                     x = y if before == after else x

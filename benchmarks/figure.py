@@ -5,14 +5,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from gradients import LOOP, PLAIN
+from gradients import LOOP
 from lesions import ACCELERATED, FEATURES, HOOKS, LAYERS, REPLACED
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 from report import FOLDER, Entry, read
 from timing import OURS
 from training import ALL
@@ -30,6 +33,7 @@ LOOK = {
     LOOP: ("black", "X"),
 }
 COMPARISONS = ("single-deletion", "random-deletions", "reorderings", "sampled-paths")
+ENGINE = ("engine-single", "engine-deletions")
 
 
 def write(folder: Path, device: str) -> Path | None:
@@ -37,25 +41,28 @@ def write(folder: Path, device: str) -> Path | None:
     cases = read(folder, device)
     if not cases:
         return None
-    figure = Figure((15, 15), layout="constrained")
-    grid = figure.add_gridspec(4, 3, width_ratios=[1.25, 1, 1])
-    panels: list[tuple[Any, Callable[[Axes, dict[str, Entry]], None]]] = [
-        (grid[:, 0], comparisons),
-        (grid[0, 1], exact_paths),
-        (grid[0, 2], training),
-        (grid[1, 1], overhead),
-        (grid[1, 2], throughput),
-        (grid[2, 1], scaling_blocks),
-        (grid[2, 2], scaling_lesions),
-        (grid[3, 1], scaling_images),
+    figure = Figure((16, 14), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.1)
+    grid = figure.add_gridspec(4, 3, width_ratios=[1.2, 1, 1])
+    panels: list[tuple[Any, tuple[str, ...], str, Callable[[Axes, list[Entry]], None]]] = [
+        (grid[:, 0], COMPARISONS, "Times as long as resnet-lesion", comparisons),
+        (grid[0, 1], ("exact-paths",), "Exact gradients of all path lengths", exact_paths),
+        (grid[0, 2], ("training",), "Training some random blocks", training),
+        (grid[1, 1], ENGINE, "Engine overhead", overhead),
+        (grid[1, 2], ENGINE, "Engine throughput", throughput),
+        (grid[2, 1], ("scaling-blocks",), "Single deletion, deeper networks", scaling_blocks),
+        (grid[2, 2], ("scaling-lesions",), "More random deletions", scaling_lesions),
+        (grid[3, 1], ("scaling-images",), "Single deletion, larger batches", scaling_images),
     ]
-    for place, draw in panels:
+    for place, names, title, draw in panels:
         axes = figure.add_subplot(place)
+        axes.set_title(title, loc="left", fontsize="medium")
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(True, color="0.9")
         axes.set_axisbelow(True)
-        draw(axes, cases)
-        if not axes.has_data():
+        if entries := measured(cases, *names):
+            draw(axes, entries)
+        else:
             axes.text(0.5, 0.5, "not measured", transform=axes.transAxes, ha="center", color=GREY)
     legend = figure.add_subplot(grid[3, 2])
     legend.axis("off")
@@ -64,128 +71,119 @@ def write(folder: Path, device: str) -> Path | None:
     legend.legend(loc="center left", frameon=False)
     machine = next(iter(cases.values()))["machine"]
     where = machine["processor"] if device == "cpu" else machine["device"]
-    figure.suptitle(f"resnet-lesion beside what a user would write instead: {where}, {machine['threads']} threads")
+    figure.suptitle(f"resnet-lesion beside what a user would write instead: {where}, threads: {machine['threads']}")
     path = folder / f"benchmarks-{device}.png"
     figure.savefig(path, dpi=100)
     return path
 
 
-def comparisons(axes: Axes, cases: dict[str, Entry]) -> None:
+def measured(cases: dict[str, Entry], *names: str) -> list[Entry]:
+    """Return some cases' measurements that did not fail, each with the name of its case."""
+    return [
+        {"case": name, **entry}
+        for name in names
+        for entry in cases.get(name, {"entries": []})["entries"]
+        if "failed" not in entry
+    ]
+
+
+def comparisons(axes: Axes, entries: list[Entry]) -> None:
     """For each case and network, how many times as long each alternative takes."""
-    labels = []
-    for case in COMPARISONS:
-        for entry in measured(cases, case):
-            y = len(labels)
-            for name, contender in entry["contenders"].items():
-                colour, marker = LOOK[name]
-                axes.plot(contender["times_as_long"], y, marker, color=colour, markersize=8)
-            labels.append(f"{case.replace('-', ' ')}\n{entry['model']}")
+    for y, entry in enumerate(entries):
+        for name, contender in entry["contenders"].items():
+            colour, marker = LOOK[name]
+            axes.plot(contender["times_as_long"], y, marker, color=colour, markersize=8)
+    for case, of in groupby(range(len(entries)), lambda y: entries[y]["case"]):
+        top = next(of) - 0.5
+        axes.axhline(top, color="black", linewidth=0.8)
+        place = axes.get_yaxis_transform()
+        axes.text(0.99, top + 0.05, case.replace("-", " "), transform=place, ha="right", va="top")
     axes.axvline(1, color=BLUE, linewidth=1)
-    axes.set_xscale("log")
-    ticks = [0.5, 1, 2, 3, 5, 10, 20]
-    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks], minor=False)
-    axes.set_xticks([], minor=True)
-    axes.set_yticks(range(len(labels)), labels)
-    axes.set_ylim(len(labels) - 0.5, -0.5)
-    titled(axes, "Times as long as resnet-lesion", "time for one lesion or path / that of resnet-lesion")
+    logarithmic(axes.xaxis)
+    axes.set_yticks(range(len(entries)), [entry["model"] for entry in entries])
+    axes.set_ylim(len(entries) - 0.5, -0.5)
+    axes.set_xlabel("time for one lesion or path / that of resnet-lesion")
 
 
-def exact_paths(axes: Axes, cases: dict[str, Entry]) -> None:
+def exact_paths(axes: Axes, entries: list[Entry]) -> None:
     """The cost of all path lengths in plain passes, beside their number."""
-    entries = measured(cases, "exact-paths")
     bars(axes, entries, [entry["contenders"][OURS]["times_as_long"] for entry in entries], "{:.0f}")
     for y, entry in enumerate(entries):
-        axes.plot(entry["path_lengths"], y, "|", color="black", markersize=16, label=None if y else "path lengths")
-    if entries:
-        axes.legend(frameon=False, fontsize="small")
-    titled(axes, "Exact gradients of all path lengths", f"time / that of one of the {PLAIN}")
+        axes.plot(entry["path_lengths"], y, "|", color="black", markersize=16)
+    axes.set_xlabel("plain forward and backward passes; | number of lengths")
 
 
-def training(axes: Axes, cases: dict[str, Entry]) -> None:
+def training(axes: Axes, entries: list[Entry]) -> None:
     """The time of a mini-batch by the number of blocks in it."""
-    for entry in measured(cases, "training"):
-        contenders, blocks = entry["contenders"], entry["blocks_in_a_batch"]
-        some = sorted((blocks[name], contenders[name]["seconds_for_one"]) for name in contenders if name != ALL)
-        axes.plot(*zip(*some, strict=True), "o-", color=BLUE)
-        axes.plot(blocks[ALL], contenders[ALL]["seconds_for_one"], "s", color=VERMILLION, label="plain training")
-        axes.set_ylim(0)
-        axes.legend(frameon=False, fontsize="small", loc="lower right")
-    titled(axes, "Training some random blocks", "blocks in a mini-batch", "seconds for a mini-batch")
+    (entry,) = entries
+    contenders, blocks = entry["contenders"], entry["blocks_in_a_batch"]
+    some = sorted((blocks[name], contenders[name]["seconds_for_one"]) for name in contenders if name != ALL)
+    axes.plot(*zip(*some, strict=True), "o-", color=BLUE, label=f"some, {entry['model']}")
+    axes.plot(blocks[ALL], contenders[ALL]["seconds_for_one"], "s", color=VERMILLION, label="plain training of all")
+    axes.set_ylim(0)
+    axes.legend(frameon=False, fontsize="small", loc="lower right")
+    axes.set(xlabel="blocks in a mini-batch", ylabel="seconds for a mini-batch")
 
 
-def overhead(axes: Axes, cases: dict[str, Entry]) -> None:
+def overhead(axes: Axes, entries: list[Entry]) -> None:
     """What the engine adds to the bare block computations."""
-    entries = [*measured(cases, "engine-single"), *measured(cases, "engine-deletions")]
     bars(axes, entries, [100 * entry["overhead"] for entry in entries], "{:.1f}")
     axes.axvline(10, color="black", linestyle="--", linewidth=1)
-    titled(axes, "Engine overhead", "% of the bare block computations; dashed: the most it may be")
+    axes.set_xlabel("% of the bare block computations; dashed: target")
 
 
-def throughput(axes: Axes, cases: dict[str, Entry]) -> None:
+def throughput(axes: Axes, entries: list[Entry]) -> None:
     """The engine's floating-point operations per second beside those of the model's own forward pass."""
-    entries = [*measured(cases, "engine-single"), *measured(cases, "engine-deletions")]
     bars(axes, entries, [100 * entry["share_of_plain_throughput"] for entry in entries], "{:.0f}")
     axes.axvline(100, color="black", linestyle="--", linewidth=1)
-    titled(axes, "Engine throughput", "% of the plain forward pass at its fastest batch size")
+    axes.set_xlabel("% of plain forward passes at their fastest batch size")
 
 
-def scaling_blocks(axes: Axes, cases: dict[str, Entry]) -> None:
+def scaling_blocks(axes: Axes, entries: list[Entry]) -> None:
     """The time of a whole study by the depth of the network."""
-    lines(axes, measured(cases, "scaling-blocks"), "n_blocks", lambda entry: entry["lesions"])
-    titled(axes, "Single deletion, deeper networks", "blocks", "seconds for all blocks")
+    lines(axes, entries, "n_blocks", lambda entry: entry["lesions"])
+    axes.set(xlabel="blocks", ylabel="seconds for all blocks")
 
 
-def scaling_lesions(axes: Axes, cases: dict[str, Entry]) -> None:
+def scaling_lesions(axes: Axes, entries: list[Entry]) -> None:
     """The time of one lesion by the number of lesions."""
-    lines(axes, measured(cases, "scaling-lesions"), "lesions", lambda _: 1)
-    titled(axes, "More random deletions", "lesions", "seconds for one lesion")
+    lines(axes, entries, "lesions", lambda _: 1)
+    axes.set(xlabel="lesions", ylabel="seconds for one lesion")
 
 
-def scaling_images(axes: Axes, cases: dict[str, Entry]) -> None:
+def scaling_images(axes: Axes, entries: list[Entry]) -> None:
     """The time of one image by the number of images at once."""
-    lines(axes, measured(cases, "scaling-images"), "images", lambda entry: entry["lesions"] / entry["images"])
-    titled(axes, "Single deletion, larger batches", "images in a batch", "seconds for an image, all blocks")
-
-
-def measured(cases: dict[str, Entry], case: str) -> list[Entry]:
-    """Return a case's measurements that did not fail."""
-    return [entry for entry in cases.get(case, {"entries": []})["entries"] if "failed" not in entry]
+    lines(axes, entries, "images", lambda entry: entry["lesions"] / entry["images"])
+    axes.set(xlabel="images in a batch", ylabel="seconds for an image, all blocks")
 
 
 def bars(axes: Axes, entries: list[Entry], values: list[float], form: str) -> None:
     """Draw a bar for each network, with its number, and its kind of lesions if it has one."""
-    if not entries:
-        return
     drawn = axes.barh(range(len(values)), values, color=BLUE, height=0.6)
     axes.bar_label(drawn, [form.format(value) for value in values], padding=3, fontsize="small")
-    labels = [f"{entry['model']}" + (f", {entry['kind']}" if "kind" in entry else "") for entry in entries]
+    labels = [entry["model"] + (f", {entry['kind']}" if "kind" in entry else "") for entry in entries]
     axes.set_yticks(range(len(values)), labels, fontsize="small")
     axes.invert_yaxis()
     axes.margins(x=0.15)
 
 
-def lines(axes: Axes, entries: Iterable[Entry], x: str, factor: Callable[[Entry], float]) -> None:
+def lines(axes: Axes, entries: list[Entry], x: str, factor: Callable[[Entry], float]) -> None:
     """Draw each contender's time for one lesion, times a factor, over a number of the measurement."""
-    points: dict[str, list[tuple[float, float]]] = {}
-    for entry in entries:
-        for name, contender in entry["contenders"].items():
-            points.setdefault(name, []).append((entry[x], contender["seconds_for_one"] * factor(entry)))
-    for name, of in points.items():
+    for name in entries[0]["contenders"]:
         colour, marker = LOOK[name]
-        axes.plot(*zip(*of, strict=True), color=colour, marker=marker, markersize=5)
-    if points:
-        axes.set_xscale("log")
-        axes.set_yscale("log")
-        ticks = sorted({point[0] for of in points.values() for point in of})
-        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-        axes.set_xticks([], minor=True)
+        times = [entry["contenders"][name]["seconds_for_one"] * factor(entry) for entry in entries]
+        axes.plot([entry[x] for entry in entries], times, color=colour, marker=marker, markersize=5)
+    logarithmic(axes.yaxis)
+    logarithmic(axes.xaxis)
+    axes.set_xticks([entry[x] for entry in entries])
 
 
-def titled(axes: Axes, title: str, x: str, y: str = "") -> None:
-    """Label the axes."""
-    axes.set_title(title, loc="left", fontsize="medium")
-    axes.set_xlabel(x, fontsize="small")
-    axes.set_ylabel(y, fontsize="small")
+def logarithmic(axis: Axis) -> None:
+    """Make an axis logarithmic, with plain numbers at 1, 2, 5, 10, ..."""
+    axis.axes.set(**{f"{axis.axis_name}scale": "log"})
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.set_minor_locator(NullLocator())
 
 
 if __name__ == "__main__":

@@ -76,8 +76,8 @@ def targets(case: str, device: str, entries: Iterable[Entry]) -> list[Entry]:
             found.append({"model": entry["model"], "target": what, "figure": figure, "met": figure >= least})
         if "overhead" in entry:
             what = "the engine adds at most 10 % to the bare block computations"
-            figure = entry["overhead"]
-            found.append({"model": entry["model"], "target": what, "figure": figure, "met": figure <= 0.1})
+            figure = 100 * entry["overhead"]
+            found.append({"model": entry["model"], "target": what, "figure": figure, "met": figure <= 10})
     return found
 
 

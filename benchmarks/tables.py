@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from figure import COMPARISONS, measured
+from figure import COMPARISONS, ENGINE, measured
 from gradients import LOOP
 from lesions import ACCELERATED, FEATURES, HOOKS, LAYERS, REPLACED
 from report import FOLDER, Entry, read
@@ -43,7 +43,7 @@ def of_device(device: str, cases: dict[str, Entry]) -> str:
     unfinished = [f"`{name}`" for name, case in cases.items() if not case["complete"]]
     parts = [
         f"### {device.upper()}",
-        f"{where}, {machine['threads']} threads, {versions}."
+        f"{where}, threads: {machine['threads']}; {versions}."
         + (f" Not complete: {', '.join(unfinished)}." if unfinished else ""),
         f"How many times as long as {OURS} each takes for one lesion or path, medians of paired turns:",
         comparisons(cases),
@@ -61,12 +61,11 @@ def of_device(device: str, cases: dict[str, Entry]) -> str:
 def comparisons(cases: dict[str, Entry]) -> str:
     """A row for each case and network, a column for each alternative."""
     rows = []
-    for case in COMPARISONS:
-        for entry in measured(cases, case):
-            contenders = entry["contenders"]
-            cells = [f"{contenders[name]['times_as_long']:.2f}" if name in contenders else "" for name in _ALTERNATIVES]
-            one = contenders[OURS]["seconds_for_one"]
-            rows.append([case.replace("-", " "), entry["model"], str(entry["images"]), f"{1000 * one:.3g} ms", *cells])
+    for entry in measured(cases, *COMPARISONS):
+        contenders = entry["contenders"]
+        times = [f"{contenders[name]['times_as_long']:.2f}" if name in contenders else "" for name in _ALTERNATIVES]
+        one = f"{1000 * contenders[OURS]['seconds_for_one']:.3g} ms"
+        rows.append([entry["case"].replace("-", " "), entry["model"], str(entry["images"]), one, *times])
     return table(["case", "network", "images", f"{OURS}, one", *_ALTERNATIVES], rows)
 
 
@@ -89,8 +88,7 @@ def engine(cases: dict[str, Entry]) -> str:
             f"{100 * entry['overhead']:.1f} %",
             f"{100 * entry['share_of_plain_throughput']:.0f} % (batch of {entry['fastest_batch']})",
         ]
-        for case in ("engine-single", "engine-deletions")
-        for entry in measured(cases, case)
+        for entry in measured(cases, *ENGINE)
     ]
     head = ["network", "lesions", "block evaluations", "lower bound", "naive", "overhead", "of plain throughput"]
     return table(head, rows)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import timm
-from networks import Subject
+from networks import Subject, build
 from timing import compared, side_by_side
 
 import resnet_lesion as rl
@@ -16,7 +15,7 @@ _BATCHES = 4
 
 def modules_per_batch(subject: Subject) -> dict[str, object]:
     """Train an epoch of a few mini-batches; with few blocks that includes the pass for the running statistics."""
-    model = timm.create_model(subject.spec.model).to(subject.device)
+    model = build(subject.spec).to(subject.device)
     n = len(subject.network)
 
     def epoch(k: int | None) -> Callable[[], object]:
