@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from cases import CASES
 from figure import COMPARISONS, ENGINE, measured
 from gradients import LOOP
 from lesions import ACCELERATED, FEATURES, HOOKS, LAYERS, REPLACED
@@ -15,6 +16,8 @@ from timing import OURS
 
 PAGE = Path(__file__).parent / "README.md"
 _START, _END = "<!-- results: written by benchmarks/tables.py -->", "<!-- end of results -->"
+# a load average this far above the number of threads is still that of an idle machine
+_IDLE = 1
 _ALTERNATIVES = (ACCELERATED, HOOKS, REPLACED, LAYERS, FEATURES, LOOP)
 
 
@@ -37,14 +40,9 @@ def text(folder: Path) -> str:
 
 def of_device(device: str, cases: dict[str, Entry]) -> str:
     """Write one device's tables."""
-    machine = next(iter(cases.values()))["machine"]
-    where = machine["processor"] if device == "cpu" else machine["device"]
-    versions = ", ".join(f"{name} {number}" for name, number in machine["versions"].items())
-    unfinished = [f"`{name}`" for name, case in cases.items() if not case["complete"]]
     parts = [
         f"### {device.upper()}",
-        f"{where}, threads: {machine['threads']}; {versions}."
-        + (f" Not complete: {', '.join(unfinished)}." if unfinished else ""),
+        about(device, cases),
         f"How many times as long as {OURS} each takes for one lesion or path, medians of paired turns:",
         comparisons(cases),
         "Exact gradients of all path lengths, in plain forward and backward passes:",
@@ -53,9 +51,29 @@ def of_device(device: str, cases: dict[str, Entry]) -> str:
         engine(cases),
         "What was aimed at:",
         targets(cases),
-        f"![All results of the {device}](results/benchmarks-{device}.png)",
+        f"![All results, {device.upper()}](results/benchmarks-{device}.png)",
     ]
     return "\n\n".join(parts)
+
+
+def about(device: str, cases: dict[str, Entry]) -> str:
+    """Say where and with what the results were made, and what is wrong with them."""
+    machine = next(iter(cases.values()))["machine"]
+    where = machine["processor"] if device == "cpu" else machine["device"]
+    versions = ", ".join(f"{name} {number}" for name, number in machine["versions"].items())
+    sentences = [f"{where}, threads: {machine['threads']}; {versions}."]
+    busiest = max(entry["load_average_after"] or 0 for case in cases.values() for entry in case["entries"])
+    if busiest > machine["threads"] + _IDLE:
+        sentences.append(
+            f"**Preliminary**: the machine was busy with other work, its load average up to {busiest:.1f}."
+        )
+    unfinished = [name for name, case in cases.items() if not case["complete"]]
+    if unfinished:
+        sentences.append(f"**Not complete**: {', '.join(unfinished)}.")
+    missing = [name for name in CASES if name not in cases]
+    if missing:
+        sentences.append(f"**Not measured**: {', '.join(missing)}.")
+    return " ".join(sentences)
 
 
 def comparisons(cases: dict[str, Entry]) -> str:

@@ -218,6 +218,20 @@ def test_targets_are_met_or_not():
     assert met("single-deletion", "cpu", {"model": "cifar", "failed": "out of memory"}) == []
 
 
+def test_what_is_wrong_with_the_results_is_said(tmp_path):
+    def about(load, n_entries):
+        one = report.Report(tmp_path / "training-cpu.json", "training", "", "cpu", n_entries)
+        one.add({"model": "resnet50"})
+        case = json.loads(one.path.read_text())
+        case["entries"][0]["load_average_after"] = load
+        return tables.about("cpu", dict.fromkeys(CASES, case))
+
+    assert about(1.5, 1).endswith(".")
+    assert "**" not in about(1.5, 1)
+    assert "**Preliminary**: the machine was busy with other work, its load average up to 2.5." in about(2.5, 1)
+    assert "**Not complete**: single-deletion, " in about(0, 2)
+
+
 def test_the_tables_are_those_of_the_results():
     assert tables.written() == tables.text(report.FOLDER)
 
