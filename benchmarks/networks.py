@@ -12,7 +12,7 @@ import resnet_lesion as rl
 from resnet_lesion_timm.cifar import CifarResNetV2
 
 # enough for the statistics of a batch norm whose feature map is one pixel
-_CALIBRATION_IMAGES = 8
+_CALIBRATION_IMAGES = 4
 
 
 @dataclass(frozen=True)
@@ -51,10 +51,10 @@ class Subject:
     def __init__(self, spec: Spec, device: str) -> None:
         torch.manual_seed(0)
         self.spec, self.device = spec, device
-        model = build(spec)
+        model = build(spec).to(device)
         shape = (3, spec.pixels, spec.pixels)
-        calibrate(model, torch.randn(_CALIBRATION_IMAGES, *shape))
-        self.network = rl.wrap(model.eval().to(device))
+        calibrate(model, torch.randn(_CALIBRATION_IMAGES, *shape).to(device))
+        self.network = rl.wrap(model.eval())
         self.inputs = torch.randn(spec.images, *shape).to(device)
         with torch.no_grad():
             self.targets: Tensor = self.network.model(self.inputs).argmax(1)
