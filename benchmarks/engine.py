@@ -29,7 +29,7 @@ _PASSES = 4
 
 Shape = tuple[int, ...]
 Level = Counter[int]
-"""At one position, how many streams go through each block: in how many different states the rows arrive there."""
+"""At one position, how many streams go through each block; -1 for none."""
 
 
 def measure(subject: Subject, kind: Kind) -> dict[str, object]:
@@ -100,7 +100,7 @@ def batch_sizes(subject: Subject, analyze: Callable[..., object]) -> list[int]:
         handle.remove()
     pieces = seen[1:]  # the first pass looks at the shapes
     if sum(pieces) != subject.spec.images:
-        raise WrongResultError(
+        raise RuntimeError(
             f"expected passes over {subject.spec.images} images together, got {pieces}: memory was short and the "
             "lesions were split. Time fewer images."
         )
@@ -151,16 +151,15 @@ def bare_computations(subject: Subject, computed: list[Level], pieces: list[int]
 @torch.no_grad()
 def fastest_batch(subject: Subject) -> int:
     """Find the batch size at which the model's own forward pass does most images a second, among powers of two."""
-    rates: dict[int, float] = {}
-    # until two larger ones in a row are no better
-    while len(rates) < 3 or max(rates, key=rates.__getitem__) > max(rates) // 4:
-        batch = 2 ** len(rates)
-        if batch > _LARGEST_BATCH[subject.device]:
-            break
+    best, best_rate, batch = 1, 0.0, 1
+    while batch <= min(4 * best, _LARGEST_BATCH[subject.device]):  # until two larger ones in a row are no better
         images = subject.inputs[:1].repeat(batch, 1, 1, 1)
         seconds = side_by_side({PLAIN: partial(subject.network.model, images)}, turns=3)
-        rates[batch] = batch / min(seconds[PLAIN])
-    return max(rates, key=rates.__getitem__)
+        rate = batch / min(seconds[PLAIN])
+        if rate > best_rate:
+            best, best_rate = batch, rate
+        batch *= 2
+    return best
 
 
 def flops(subject: Subject) -> list[int]:

@@ -27,7 +27,7 @@ _STACKED_IMAGES = {"cpu": 8, "cuda": 256}
 # A prediction is a tie if the right class leads or trails by less than this, in standard deviations of the logits:
 # another size of batch rounds otherwise.
 _TIE = 1e-3
-_LOSS_TOLERANCE = 1e-3
+LOSS_TOLERANCE = 1e-3
 
 Kind = Literal["single", "deletions", "reorderings"]
 Analyze = Callable[[rl.ResidualNetwork], xr.Dataset]
@@ -115,21 +115,21 @@ def check(name: str, result: xr.Dataset, chosen: Sequence[int], found: Tensor) -
     ours = {key: result[key].values.reshape(-1)[chosen] for key in ("correct", "loss")}
     theirs = {"correct": (lead > 0).sum(1).numpy(), "loss": loss.mean(1).numpy()}
     wrong = (np.abs(ours["correct"] - theirs["correct"]) > ties) | ~np.isclose(
-        ours["loss"], theirs["loss"], rtol=_LOSS_TOLERANCE, atol=_LOSS_TOLERANCE
+        ours["loss"], theirs["loss"], rtol=LOSS_TOLERANCE, atol=LOSS_TOLERANCE
     )
     if wrong.any():
         at = int(np.flatnonzero(wrong)[0])
-        one = {
-            who: f"{int(of['correct'][at])} right, loss {of['loss'][at]:.6g}" for who, of in ((1, ours), (2, theirs))
-        }
+        one, other = (f"{int(of['correct'][at])} right, loss {of['loss'][at]:.6g}" for of in (ours, theirs))
         raise WrongResultError(
             f"expected {name!r} to find what {OURS} finds, but they differ in {wrong.sum()} of {len(chosen)} lesions, "
-            f"first in number {chosen[at]}: {OURS} {one[1]}; {name} {one[2]}. Mend the alternative before timing it."
+            f"first in number {chosen[at]}: {OURS} {one}; {name} {other}. Mend the alternative before timing it."
         )
 
 
 def _compare(subject: Subject, kind: Kind, loops: dict[str, Alternative], missing: dict[str, str]) -> dict[str, object]:
     network, analyze = subject.network, analysis(subject, kind)
+    ours: dict[str, Callable[[], object]] = {OURS: partial(analyze, network)}
+    agreement = {}
     with full_precision():
         result = analyze(network)
         rows = rows_of(result)
@@ -137,14 +137,11 @@ def _compare(subject: Subject, kind: Kind, loops: dict[str, Alternative], missin
         runs = {name: partial(loop, network, rows[chosen], *subject.data) for name, loop in loops.items()}
         for name, run in runs.items():
             check(name, result, chosen, run())
-    ours: dict[str, Callable[[], object]] = {OURS: partial(analyze, network)}
-    agreement = {}
-    if hasattr(rl, "accelerate"):
-        fast = rl.accelerate(network.model, subject.inputs)
-        ours[ACCELERATED] = partial(analyze, fast)
-        agreement = {"accelerated_counts_that_differ": int((analyze(fast).correct != result.correct).sum())}
-    else:
-        missing = {**missing, ACCELERATED: "this version of the package has no accelerate"}
+        if hasattr(rl, "accelerate"):
+            ours[ACCELERATED] = accelerated = partial(analyze, rl.accelerate(network.model, subject.inputs))
+            agreement = {"accelerated_counts_that_differ": int((accelerated().correct != result.correct).sum())}
+        else:
+            missing = {**missing, ACCELERATED: "this version of the package has no accelerate"}
     seconds = side_by_side(ours | runs, subject.spec.turns)
     units = dict.fromkeys(ours, len(rows)) | dict.fromkeys(runs, len(chosen))
     return {
@@ -153,11 +150,15 @@ def _compare(subject: Subject, kind: Kind, loops: dict[str, Alternative], missin
         "block_evaluations": result.attrs["block_evaluations"],
         "naive_block_evaluations": result.attrs["naive_block_evaluations"],
         **agreement,
+        "lesions_in_a_batch_of_captum": _at_once(subject),
         "contenders": compared(seconds, units, "lesions"),
         "missing": missing,
     }
 
 
 def _stacked(subject: Subject) -> Alternative:
-    at_once = max(1, _STACKED_IMAGES[subject.device] // subject.spec.images)
-    return partial(alternatives.captum_features, perturbations_per_eval=at_once)
+    return partial(alternatives.captum_features, perturbations_per_eval=_at_once(subject))
+
+
+def _at_once(subject: Subject) -> int:
+    return max(1, _STACKED_IMAGES[subject.device] // subject.spec.images)

@@ -12,7 +12,8 @@ import resnet_lesion as rl
 from resnet_lesion_timm.cifar import CifarResNetV2
 
 # enough for the statistics of a batch norm whose feature map is one pixel
-_CALIBRATION_IMAGES = 4
+_CALIBRATION_IMAGES = 8
+_LOGIT_SIZE = 3.0
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Subject:
         model = build(spec).to(device)
         shape = (3, spec.pixels, spec.pixels)
         calibrate(model, torch.randn(_CALIBRATION_IMAGES, *shape).to(device))
-        self.network = rl.wrap(model.eval())
+        self.network = rl.wrap(model)
         self.inputs = torch.randn(spec.images, *shape).to(device)
         with torch.no_grad():
             self.targets: Tensor = self.network.model(self.inputs).argmax(1)
@@ -88,10 +89,19 @@ def build(spec: Spec) -> nn.Module:
 
 @torch.no_grad()
 def calibrate(model: nn.Module, images: Tensor) -> None:
-    """Give batch norms the statistics of these images: with timm's zeros and ones, each block doubles the variance."""
-    norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # a plain average, here over one batch
+    """Make the network's answers depend on its images and on each of its blocks.
+
+    Batch norms get the statistics of these images: with timm's zeros and ones, each block doubles the variance. The
+    classifier is centred, so that not all images are of one class, and scaled to logits of a usual size.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.reset_running_stats()
+            module.momentum = None  # a plain average, here over one batch
     model.train()
     model(images)
+    logits = model.eval()(images)
+    classifier, centre = model.get_classifier(), logits.mean(0)
+    scale = _LOGIT_SIZE / (logits - centre).std()
+    classifier.weight *= scale
+    classifier.bias.copy_(scale * (classifier.bias - centre))

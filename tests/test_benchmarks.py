@@ -105,10 +105,14 @@ def calls_of_blocks(subject, compute):
     return sorted(call for call in calls if call[1] > 1)
 
 
-def test_every_branch_is_alive():
-    subject = networks.Subject(replace(TINY, model="resnet50", pixels=32, stage_blocks=None), "cpu")
+@pytest.mark.parametrize("spec", [TINY, replace(TINY, model="resnet50", pixels=32, stage_blocks=None)])
+def test_every_branch_is_alive(spec):
+    subject = networks.Subject(replace(spec, images=6), "cpu")
     result = rl.Deletion(subject.network).analyze(subject.data, show_progress=False)
     assert float(result.baseline_error) == 0
+    assert len(subject.targets.unique()) > 1
+    # every lesion costs more than the check would overlook
+    assert float(abs(result.loss - result.baseline_loss).min()) > 10 * lesions.LOSS_TOLERANCE
     assert len(np.unique(result.loss)) == len(subject.network)
 
 
