@@ -26,8 +26,8 @@ ACCELERATED = f"{OURS}, accelerated"
 _STACKED_IMAGES = {"cpu": 8, "cuda": 256}
 # A prediction is a tie if the right class leads or trails by less than this, in standard deviations of the logits:
 # another size of batch rounds otherwise.
-_TIE = 5e-3
-LOSS_TOLERANCE = 5e-3
+_TIE = 1e-3
+LOSS_TOLERANCE = 1e-3
 
 Kind = Literal["single", "deletions", "reorderings"]
 Analyze = Callable[[rl.ResidualNetwork], xr.Dataset]
