@@ -71,13 +71,13 @@ def cifar(name: str, cpu: tuple[int, ...], cuda: tuple[int, ...]) -> dict[str, t
 
 
 CASES: Mapping[str, Case] = {
-    "single-deletion": Case("each block deleted alone", lesions.single_deletion, on_all(timed=16)),
+    "single-deletion": Case("each block deleted alone", lesions.single_deletion, on_all(timed=10)),
     "random-deletions": Case(
-        "200 random subsets of 1 to 10 blocks deleted", lesions.random_deletions, on_all(timed=20)
+        "200 random subsets of 1 to 10 blocks deleted", lesions.random_deletions, on_all(timed=10)
     ),
-    "reorderings": Case("1 to 10 random pairs of blocks swapped, 200 times", lesions.reorderings, on_all(timed=20)),
+    "reorderings": Case("1 to 10 random pairs of blocks swapped, 200 times", lesions.reorderings, on_all(timed=10)),
     "sampled-paths": Case(
-        "gradient norms of two random paths of each length", gradients.sampled_paths, on_all(timed=20, draws=2)
+        "gradient norms of two random paths of each length", gradients.sampled_paths, on_all(timed=10, draws=2)
     ),
     "exact-paths": Case("gradients of all path lengths, exactly", gradients.exact_paths, on_all()),
     "scaling-blocks": Case(

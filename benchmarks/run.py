@@ -1,7 +1,7 @@
 """Time resnet-lesion beside what a user would write instead.
 
 ``python benchmarks/run.py`` measures everything, on the CPU and on a GPU if there is one, and writes ``results/`` with
-its figures and the README's tables; ``--quick`` tries everything out in a minute or two. ``OMP_NUM_THREADS`` sets the
+its figures and the README's tables; ``--quick`` tries everything out in about a minute. ``OMP_NUM_THREADS`` sets the
 number of threads.
 """
 

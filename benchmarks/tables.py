@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from cases import CASES
@@ -62,6 +63,8 @@ def about(device: str, cases: dict[str, Entry]) -> str:
     where = machine["processor"] if device == "cpu" else machine["device"]
     versions = ", ".join(f"{name} {number}" for name, number in machine["versions"].items())
     sentences = [f"{where}, threads: {machine['threads']}; {versions}."]
+    if len({json.dumps({**case["machine"], "load_average": None}) for case in cases.values()}) > 1:
+        sentences.append("**Mixed**: not all cases were measured on the same machine with the same versions.")
     busiest = max(entry["load_average_after"] or 0 for case in cases.values() for entry in case["entries"])
     if busiest > machine["threads"] + _IDLE:
         sentences.append(

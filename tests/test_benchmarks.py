@@ -234,6 +234,11 @@ def test_what_is_wrong_with_the_results_is_said(tmp_path):
     assert "**" not in about(1.5, 1)
     assert "**Preliminary**: the machine was busy with other work, its load average up to 2.5." in about(2.5, 1)
     assert "**Not complete**: single-deletion, " in about(0, 2)
+    cases = report.read(tmp_path, "cpu")
+    other = cases["training"] | {"machine": cases["training"]["machine"] | {"threads": 64}}
+    said = tables.about("cpu", cases | {"reorderings": other})
+    assert "**Mixed**" in said
+    assert "**Not measured**: single-deletion, random-deletions, sampled-paths, " in said
 
 
 def test_the_tables_are_those_of_the_results():
