@@ -1,31 +1,33 @@
-"""Time alternatives side by side in one run, and say on what machine."""
+"""Time contenders side by side in one run, and say on what machine."""
 
 from __future__ import annotations
 
-import json
+import os
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 
-RESULTS = Path(__file__).parent / "results"
+OURS = "resnet-lesion"
+PACKAGES = ("torch", "timm", "captum", "numpy", "resnet-lesion")
 
 
-def side_by_side(alternatives: dict[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
-    """Time each alternative ``repeats`` times, taking turns, after one warm-up each.
+def side_by_side(contenders: Mapping[str, Callable[[], object]], turns: int) -> dict[str, list[float]]:
+    """Time each contender once in every turn, so that a slow moment of the machine meets them all.
+
+    Run each once before, as a check of its results does: the first run is slower.
 
     Returns:
-        Seconds by name of the alternative.
+        Seconds by name of the contender, one for each turn.
     """
-    for run in alternatives.values():
-        run()
-    seconds: dict[str, list[float]] = {name: [] for name in alternatives}
-    for _ in range(repeats):
-        for name, run in alternatives.items():
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    for _ in range(turns):
+        for name, run in contenders.items():
             synchronize()
             start = time.perf_counter()
             run()
@@ -34,9 +36,39 @@ def side_by_side(alternatives: dict[str, Callable[[], object]], repeats: int) ->
     return seconds
 
 
-def ratio(seconds: dict[str, list[float]], slow: str, fast: str) -> float:
-    """Return the median over the turns of how many times as long ``slow`` took as ``fast``."""
-    return statistics.median(a / b for a, b in zip(seconds[slow], seconds[fast], strict=True))
+def compared(
+    seconds: Mapping[str, list[float]], units: Mapping[str, int], unit: str, reference: str = OURS
+) -> dict[str, dict[str, Any]]:
+    """Set contenders that did different amounts of the same work beside each other.
+
+    Args:
+        seconds: What :func:`side_by_side` returned.
+        units: How much of the work each did.
+        unit: What that is counted in: "lesions", "paths".
+        reference: Whom the others are compared with.
+
+    Returns:
+        For each contender its seconds, their median, how much it did, the time for one unit, and how many times as
+        long as the reference it takes for one.
+    """
+    contenders: dict[str, dict[str, Any]] = {
+        name: {
+            "seconds": values,
+            "median_seconds": statistics.median(values),
+            unit: units[name],
+            "seconds_for_one": statistics.median(values) / units[name],
+        }
+        for name, values in seconds.items()
+    }
+    for name, contender in contenders.items():
+        contender["times_as_long"] = times_as_long(contenders, name, reference, unit)
+    return contenders
+
+
+def times_as_long(contenders: Mapping[str, dict[str, Any]], slow: str, fast: str, unit: str) -> float:
+    """Return the median over the turns of how many times as long ``slow`` takes for one unit as ``fast``."""
+    pairs = zip(contenders[slow]["seconds"], contenders[fast]["seconds"], strict=True)
+    return statistics.median(a / b for a, b in pairs) * contenders[fast][unit] / contenders[slow][unit]
 
 
 def synchronize() -> None:
@@ -45,21 +77,23 @@ def synchronize() -> None:
         torch.cuda.synchronize()
 
 
-def report(name: str, result: dict[str, object]) -> None:
-    """Print a result and write it to ``results/NAME.json`` with a description of the machine."""
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
-    machine = {
-        "device": device,
+def machine(device: str) -> dict[str, object]:
+    """Describe what the run is on, and how busy that is."""
+    return {
+        "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
         "processor": _processor(),
+        "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
+        "load_average": load(),
+        "system": platform.system(),
         "python": platform.python_version(),
-        "versions": {package: version(package) for package in ("torch", "timm", "resnet-lesion")},
+        "versions": {package: version(package) for package in PACKAGES},
     }
-    text = json.dumps({"benchmark": name, **result, "machine": machine}, indent=2)
-    RESULTS.mkdir(exist_ok=True)
-    suffix = "cpu" if device == "cpu" else "gpu"
-    (RESULTS / f"{name}-{suffix}.json").write_text(text + "\n")
-    print(text)
+
+
+def load() -> float | None:
+    """Return how many processes wanted a core in the last minute; more than our threads means that others did too."""
+    return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
 
 
 def _processor() -> str:

@@ -1,0 +1,114 @@
+"""What is measured, on which networks, and how much of it on which device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+
+import engine
+import gradients
+import lesions
+import training
+from networks import Spec, Subject
+
+_QUICK = {"pixels": 32, "images": 2, "draws": 1, "timed": 4, "turns": 1}
+# few images, so that 200 lesions of the large networks end within the hour on two cores
+NETWORKS: Mapping[str, tuple[Spec, ...]] = {
+    "cpu": (
+        Spec("cifar_preactresnet110", pixels=32, images=8),
+        Spec("resnet50", pixels=224, images=2),
+        Spec("resnetv2_101", pixels=224, images=1),
+        Spec("resnet200d", pixels=224, images=1, turns=2),
+    ),
+    "cuda": (
+        Spec("cifar_preactresnet110", pixels=32, images=64, turns=5),
+        Spec("resnet50", pixels=224, images=64, turns=5),
+        Spec("resnetv2_101", pixels=224, images=64),
+        Spec("resnet200d", pixels=224, images=32),
+    ),
+    # their smaller siblings
+    "quick": (
+        Spec("cifar_preactresnet38", **_QUICK),
+        Spec("resnet50d", **_QUICK),
+        Spec("resnetv2_50", **_QUICK),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One measurement.
+
+    Attributes:
+        about: What is measured.
+        measure: Measures it on one network.
+        specs: The networks, by device ("cpu", "cuda") or "quick" for the least of everything.
+    """
+
+    about: str
+    measure: Callable[[Subject], dict[str, object]]
+    specs: Mapping[str, tuple[Spec, ...]]
+
+
+def on_all(times_images: int = 1, **changes: object) -> dict[str, tuple[Spec, ...]]:
+    """Take all networks, with more images and some of what is done changed, but for the quick run."""
+    return {
+        size: tuple(
+            spec if size == "quick" else replace(spec, images=times_images * spec.images, **changes) for spec in specs
+        )
+        for size, specs in NETWORKS.items()
+    }
+
+
+def cifar(name: str, cpu: tuple[int, ...], cuda: tuple[int, ...]) -> dict[str, tuple[Spec, ...]]:
+    """Take a CIFAR network with several values of one of its numbers; the first two in the quick run."""
+    values = {"cpu": cpu, "cuda": cuda, "quick": cpu[:2]}
+    return {
+        size: tuple(replace(NETWORKS[size][0], **{"timed": 8, name: value}) for value in several)
+        for size, several in values.items()
+    }
+
+
+CASES: Mapping[str, Case] = {
+    "single-deletion": Case("each block deleted alone", lesions.single_deletion, on_all(timed=10)),
+    "random-deletions": Case(
+        "200 random subsets of 1 to 10 blocks deleted", lesions.random_deletions, on_all(timed=10)
+    ),
+    "reorderings": Case("1 to 10 random pairs of blocks swapped, 200 times", lesions.reorderings, on_all(timed=10)),
+    "sampled-paths": Case(
+        "gradient norms of two random paths of each length", gradients.sampled_paths, on_all(timed=10, draws=2)
+    ),
+    "exact-paths": Case("gradients of all path lengths, exactly", gradients.exact_paths, on_all()),
+    "scaling-blocks": Case(
+        "each block deleted alone, in ever deeper networks",
+        lesions.single_deletion,
+        cifar("stage_blocks", cpu=(2, 4, 9, 18), cuda=(2, 4, 9, 18, 36)),
+    ),
+    "scaling-lesions": Case(
+        "ever more random subsets of 1 to 10 blocks deleted",
+        lesions.random_deletions,
+        cifar("draws", cpu=(1, 4, 16, 40), cuda=(1, 4, 16, 64)),
+    ),
+    "scaling-images": Case(
+        "each block deleted alone, on ever more images at once",
+        lesions.single_deletion,
+        cifar("images", cpu=(1, 2, 4, 8, 32), cuda=(1, 4, 16, 64, 256)),
+    ),
+    # more images, so that what is done once in an analysis weighs no more than it does on a data set
+    "engine-single": Case(
+        "the engine's own cost, each block deleted alone",
+        partial(engine.measure, kind="single"),
+        on_all(times_images=4, turns=3),
+    ),
+    "engine-deletions": Case(
+        "the engine's own cost, a random subset of each of 1 to 10 blocks deleted",
+        partial(engine.measure, kind="deletions"),
+        on_all(times_images=4, turns=3, draws=1),
+    ),
+    "training": Case(
+        "an epoch of 4 mini-batches in which only some random blocks are trained",
+        training.modules_per_batch,
+        {size: (replace(specs[0], images=2 if size == "quick" else 64),) for size, specs in NETWORKS.items()},
+    ),
+}

@@ -1,0 +1,180 @@
+"""What the engine itself costs: block evaluations beside the lower bound, its overhead, its throughput.
+
+The overhead is the time of an analysis beside that of the same block forwards on the same stacked batches with nothing
+round them: no forking and joining of streams, no counting, no Dataset. The throughput is in floating-point operations
+per second, so that blocks of different sizes count by their work, beside that of the model's own forward pass at the
+batch size where it is fastest.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from itertools import pairwise
+
+import numpy as np
+import torch
+from lesions import Kind, WrongResultError, analysis, rows_of
+from networks import Subject
+from timing import OURS, compared, side_by_side, times_as_long
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from resnet_lesion.block import replaced_forwards
+
+BARE, PLAIN = "the bare block computations", "plain forward passes"
+_LARGEST_BATCH = {"cpu": 32, "cuda": 2048}
+# plain passes are timed for about this share of the engine's work
+_PLAIN_SHARE = 0.25
+
+Shape = tuple[int, ...]
+Level = Counter[int]
+"""At one position, how many streams go through each block; -1 for none."""
+
+
+def measure(subject: Subject, kind: Kind) -> dict[str, object]:
+    """Measure the engine on one kind of lesions."""
+    network, analyze = subject.network, analysis(subject, kind)
+    pieces = batch_sizes(subject, analyze)
+    result = analyze(network)
+    rows = rows_of(result)
+    lower_bound = evaluations(levels(rows))
+    if result.attrs["block_evaluations"] < lower_bound:
+        raise WrongResultError(
+            f"expected at least {lower_bound} block evaluations, one for each distinct pair of a prefix and a block, "
+            f"got {result.attrs['block_evaluations']}. Mend what counts them."
+        )
+    # the engine always evaluates the whole network too
+    computed = levels(np.vstack([np.arange(len(network)), rows]))
+    batch = fastest_batch(subject)
+    images = subject.inputs[:1].repeat(batch, 1, 1, 1)
+    work = flops(subject)
+    done = subject.spec.images * work_of(computed, work)
+    passes = max(1, round(_PLAIN_SHARE * done / (batch * sum(work))))
+    contenders = {
+        OURS: partial(analyze, network),
+        BARE: bare_computations(subject, computed, pieces),
+        PLAIN: lambda: [network.model(images) for _ in range(passes)],
+    }
+    with torch.no_grad():
+        for run in contenders.values():
+            run()
+        seconds = side_by_side(contenders, subject.spec.turns)
+    unit = "floating_point_operations"
+    found = compared(seconds, {OURS: done, BARE: done, PLAIN: passes * batch * sum(work)}, unit)
+    return {
+        **subject.describe(),
+        "kind": kind,
+        "lesions": len(rows),
+        "block_evaluations": result.attrs["block_evaluations"],
+        "lower_bound": lower_bound,
+        "naive_block_evaluations": result.attrs["naive_block_evaluations"],
+        "images_in_a_pass": pieces,
+        "contenders": found,
+        "overhead": times_as_long(found, OURS, BARE, unit) - 1,
+        "fastest_batch": batch,
+        "share_of_plain_throughput": times_as_long(found, PLAIN, OURS, unit),
+        "missing": {},
+    }
+
+
+def levels(rows: np.ndarray) -> list[Level]:
+    """Count the streams at each position from the sets of prefixes, one position after another."""
+    prefixes = [{tuple(row[: i + 1]) for row in rows.tolist()} for i in range(rows.shape[1])]
+    return [Counter(prefix[-1] for prefix in level) for level in prefixes]
+
+
+def evaluations(computed: list[Level]) -> int:
+    """Count the blocks that run: the least that an exact evaluation can do."""
+    return sum(streams for level in computed for block, streams in level.items() if block >= 0)
+
+
+def batch_sizes(subject: Subject, analyze: Callable[..., object]) -> list[int]:
+    """Note how many images the engine puts into each of its passes."""
+    seen: list[int] = []
+    handle = subject.network.model.register_forward_pre_hook(lambda _model, args: seen.append(len(args[0])))
+    try:
+        analyze(subject.network)
+    finally:
+        handle.remove()
+    pieces = seen[1:]  # the first pass looks at the shapes
+    if sum(pieces) != subject.spec.images:
+        raise RuntimeError(
+            f"expected passes over {subject.spec.images} images together, got {pieces}: memory was short and the "
+            "lesions were split. Time fewer images."
+        )
+    return pieces
+
+
+def bare_computations(subject: Subject, computed: list[Level], pieces: list[int]) -> Callable[[], None]:
+    """Return what runs the same forwards on batches of the same sizes, with nothing round them.
+
+    A block is fed what the one before it put out, which then is in the caches as in any forward pass. Since a batch can
+    be cut but not extended without a copy, blocks of the same shapes run from the largest batch to the smallest.
+    """
+    network = subject.network
+    trace, forwards = network.trace(subject.inputs[:1]), network.forwards()
+    shapes = [*zip(trace.input_shapes, trace.output_shapes, strict=True)]
+    streams = [level.total() for level in computed]
+    calls: dict[tuple[Shape, Shape], list[tuple[int, Callable[[Tensor], Tensor]]]] = {pair: [] for pair in shapes}
+    most = Counter[Shape]()
+    for i, (level, (before, after)) in enumerate(zip(computed, shapes, strict=True)):
+        for block, count in level.items():
+            forward = network.blocks[i].without_branch if block == -1 else forwards[block]
+            calls[before, after].append((count, forward))
+        most[before], most[after] = max(most[before], *level.values()), max(most[after], streams[i])
+    for of in calls.values():
+        of.sort(key=lambda call: call[0], reverse=True)
+    ready = {
+        shape: torch.randn(count * max(pieces), *shape, device=subject.inputs.device) for shape, count in most.items()
+    }
+
+    def hands_on(i: int, n: int) -> Callable[[Tensor], Tensor]:
+        return lambda _: ready[shapes[i][1]][: n * streams[i]]
+
+    def run() -> None:
+        for start, stop in pairwise(np.cumsum([0, *pieces]).tolist()):
+            n = stop - start
+            for (before, after), of in calls.items():
+                x = ready[before]
+                for count, forward in of:
+                    y = forward(x[: n * count])
+                    x = y if before == after else x
+            # what the model does before, between and behind its blocks
+            with replaced_forwards({block.module: hands_on(i, n) for i, block in enumerate(network.blocks)}):
+                network.model(subject.inputs[start:stop])
+
+    return run
+
+
+@torch.no_grad()
+def fastest_batch(subject: Subject) -> int:
+    """Find the batch size at which the model's own forward pass does most images a second, among powers of two."""
+    best, best_rate, batch = 1, 0.0, 1
+    while batch <= min(4 * best, _LARGEST_BATCH[subject.device]):  # until two larger ones in a row are no better
+        images = subject.inputs[:1].repeat(batch, 1, 1, 1)
+        seconds = side_by_side({PLAIN: partial(subject.network.model, images)}, turns=3)
+        rate = batch / min(seconds[PLAIN])
+        if rate > best_rate:
+            best, best_rate = batch, rate
+        batch *= 2
+    return best
+
+
+def flops(subject: Subject) -> list[int]:
+    """Count one image's floating-point operations (convolutions and matrix products) in each block; last, elsewhere."""
+    model = subject.network.model
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model(subject.inputs[:1])
+    found = {name: sum(of.values()) for name, of in counter.get_flop_counts().items()}
+    blocks = [found[f"{type(model).__name__}.{layer}"] for layer in subject.network.layers]
+    return [*blocks, found["Global"] - sum(blocks)]
+
+
+def work_of(computed: list[Level], work: list[int]) -> int:
+    """Add up one image's floating-point operations; deleted blocks' shortcuts are left out, the head is not."""
+    *blocks, elsewhere = work
+    return elsewhere + sum(
+        blocks[block] * streams for level in computed for block, streams in level.items() if block >= 0
+    )

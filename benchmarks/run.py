@@ -1,0 +1,74 @@
+"""Time resnet-lesion beside what a user would write instead.
+
+``python benchmarks/run.py`` measures everything, on the CPU and on a GPU if there is one, and writes ``results/`` with
+its figures and the README's tables; ``--quick`` tries everything out in about a minute. ``OMP_NUM_THREADS`` sets the
+number of threads.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+import figure
+import tables
+import torch
+from cases import CASES, Case
+from networks import Spec, Subject
+from report import FOLDER, Entry, Report
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure; return 1 if anything failed, else 0."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    parser.add_argument("--only", nargs="+", choices=CASES, default=list(CASES), metavar="CASE", help=", ".join(CASES))
+    parser.add_argument("--device", nargs="+", choices=devices, default=devices, help="default: all that there are")
+    parser.add_argument("--quick", action="store_true", help="the least of everything, to see that it runs")
+    parser.add_argument("--out", type=Path, help="folder for the results; default benchmarks/results, or its quick/")
+    args = parser.parse_args(arguments)
+
+    folder = args.out or (FOLDER / "quick" if args.quick else FOLDER)
+    folder.mkdir(parents=True, exist_ok=True)
+    failures = 0
+    for device in args.device:
+        for name in args.only:
+            failures += run(name, CASES[name], device, "quick" if args.quick else device, folder)
+        figure.write(folder, device)
+    if folder == FOLDER:
+        tables.write()
+    if failures:
+        print(f"{failures} measurements failed; the others are in {folder}.", file=sys.stderr)
+    return int(failures > 0)
+
+
+def run(name: str, case: Case, device: str, size: str, folder: Path) -> int:
+    """Measure one case on all of its networks, each written as it ends; return how many failed."""
+    specs = case.specs[size]
+    report = Report(folder / f"{name}-{device}.json", name, case.about, device, len(specs))
+    for spec in specs:
+        start = time.perf_counter()
+        report.add(measured(case, spec, device))
+        entry = report.entries[-1]
+        outcome = entry.get("failed", "")
+        print(f"{device} {name} {entry['model']}: {time.perf_counter() - start:.0f} s {outcome}", flush=True)
+    return sum("failed" in entry for entry in report.entries)
+
+
+def measured(case: Case, spec: Spec, device: str) -> Entry:
+    """Measure one case on one network; what fails says so in the result, and the rest goes on."""
+    if device == "cuda":
+        torch.cuda.empty_cache()  # what the network before it left
+    try:
+        return case.measure(Subject(spec, device))
+    except Exception as error:
+        traceback.print_exc()
+        return {"model": spec.model, "failed": f"{type(error).__name__}: {error}"}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,134 @@
+"""The README's tables, written from the results so that no figure is typed.
+
+``python benchmarks/tables.py`` writes them again.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from cases import CASES
+from figure import COMPARISONS, ENGINE, measured
+from gradients import LOOP
+from lesions import ACCELERATED, FEATURES, HOOKS, LAYERS, REPLACED
+from report import FOLDER, Entry, read
+from timing import OURS
+
+PAGE = Path(__file__).parent / "README.md"
+_START, _END = "<!-- results: written by benchmarks/tables.py -->", "<!-- end of results -->"
+# a load average this far above the number of threads is still that of an idle machine
+_IDLE = 1
+_ALTERNATIVES = (ACCELERATED, HOOKS, REPLACED, LAYERS, FEATURES, LOOP)
+
+
+def write() -> None:
+    """Rewrite the tables in place."""
+    before, _, rest = PAGE.read_text().partition(_START)
+    PAGE.write_text(f"{before}{_START}\n{text(FOLDER)}\n{_END}{rest.partition(_END)[2]}")
+
+
+def written() -> str:
+    """Return what stands in the page."""
+    return PAGE.read_text().partition(_START)[2].partition(_END)[0].strip()
+
+
+def text(folder: Path) -> str:
+    """Write the tables of all devices that there are results of."""
+    parts = [of_device(device, cases) for device in ("cpu", "cuda") if (cases := read(folder, device))]
+    return "\n\n".join(parts) or "No results yet."
+
+
+def of_device(device: str, cases: dict[str, Entry]) -> str:
+    """Write one device's tables."""
+    parts = [
+        f"### {device.upper()}",
+        about(device, cases),
+        f"How many times as long as {OURS} each takes for one lesion or path, medians of paired turns:",
+        comparisons(cases),
+        "Exact gradients of all path lengths, in plain forward and backward passes:",
+        exact_paths(cases),
+        "The engine:",
+        engine(cases),
+        "What was aimed at:",
+        targets(cases),
+        f"![All results, {device.upper()}](results/benchmarks-{device}.png)",
+    ]
+    return "\n\n".join(parts)
+
+
+def about(device: str, cases: dict[str, Entry]) -> str:
+    """Say where and with what the results were made, and what is wrong with them."""
+    machine = next(iter(cases.values()))["machine"]
+    where = machine["processor"] if device == "cpu" else machine["device"]
+    versions = ", ".join(f"{name} {number}" for name, number in machine["versions"].items())
+    sentences = [f"{where}, threads: {machine['threads']}; {versions}."]
+    if len({json.dumps({**case["machine"], "load_average": None}) for case in cases.values()}) > 1:
+        sentences.append("**Mixed**: not all cases were measured on the same machine with the same versions.")
+    busiest = max(entry["load_average_after"] or 0 for case in cases.values() for entry in case["entries"])
+    if busiest > machine["threads"] + _IDLE:
+        sentences.append(
+            f"**Preliminary**: the machine was busy with other work, its load average up to {busiest:.1f}."
+        )
+    unfinished = [name for name, case in cases.items() if not case["complete"]]
+    if unfinished:
+        sentences.append(f"**Not complete**: {', '.join(unfinished)}.")
+    missing = [name for name in CASES if name not in cases]
+    if missing:
+        sentences.append(f"**Not measured**: {', '.join(missing)}.")
+    return " ".join(sentences)
+
+
+def comparisons(cases: dict[str, Entry]) -> str:
+    """A row for each case and network, a column for each alternative."""
+    rows = []
+    for entry in measured(cases, *COMPARISONS):
+        contenders = entry["contenders"]
+        times = [f"{contenders[name]['times_as_long']:.2f}" if name in contenders else "" for name in _ALTERNATIVES]
+        one = f"{1000 * contenders[OURS]['seconds_for_one']:.3g} ms"
+        rows.append([entry["case"].replace("-", " "), entry["model"], str(entry["images"]), one, *times])
+    return table(["case", "network", "images", f"{OURS}, one", *_ALTERNATIVES], rows)
+
+
+def exact_paths(cases: dict[str, Entry]) -> str:
+    """A row for each network."""
+    rows = [
+        [entry["model"], str(entry["path_lengths"]), f"{entry['contenders'][OURS]['times_as_long']:.1f}"]
+        for entry in measured(cases, "exact-paths")
+    ]
+    return table(["network", "path lengths", "plain passes"], rows)
+
+
+def engine(cases: dict[str, Entry]) -> str:
+    """A row for each network and kind of lesions."""
+    rows = [
+        [
+            entry["model"],
+            entry["kind"],
+            *(str(entry[name]) for name in ("block_evaluations", "lower_bound", "naive_block_evaluations")),
+            f"{100 * entry['overhead']:.1f} %",
+            f"{100 * entry['share_of_plain_throughput']:.0f} % (batch of {entry['fastest_batch']})",
+        ]
+        for entry in measured(cases, *ENGINE)
+    ]
+    head = ["network", "lesions", "block evaluations", "lower bound", "naive", "overhead", "of plain throughput"]
+    return table(head, rows)
+
+
+def targets(cases: dict[str, Entry]) -> str:
+    """A row for each target."""
+    rows = [
+        [name, target["model"], target["target"], f"{target['figure']:.2f}", "met" if target["met"] else "not met"]
+        for name, case in cases.items()
+        for target in case["targets"]
+    ]
+    return table(["case", "network", "target", "figure", ""], rows)
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    """Write a Markdown table."""
+    return "\n".join(f"| {' | '.join(line)} |" for line in [head, ["---"] * len(head), *rows])
+
+
+if __name__ == "__main__":
+    write()
