@@ -147,5 +147,7 @@ def memory_budget(network: ResidualNetwork, cpu_bytes: int) -> int:
     """Return how many bytes of activations to hold at once: a share of a GPU's free memory, or ``cpu_bytes``."""
     if network.device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(network.device)
-        return int(_DEVICE_SHARE * free)
+        # what torch keeps of what it has used before is free too
+        kept = torch.cuda.memory_reserved(network.device) - torch.cuda.memory_allocated(network.device)
+        return int(_DEVICE_SHARE * (free + kept))
     return cpu_bytes

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import torch
@@ -282,7 +283,7 @@ class ResidualNetwork:
 
     @property
     def _reference(self) -> Tensor:
-        for tensor in [*self.model.parameters(), *self.model.buffers()]:
+        for tensor in chain(self.model.parameters(), self.model.buffers()):  # the first one is enough
             if tensor.is_floating_point():
                 return tensor
         return torch.empty(0)
