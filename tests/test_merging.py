@@ -65,7 +65,7 @@ def test_merged_shards_are_the_whole_run(name, n, tmp_path):
 @given(data=st.data())
 def test_any_partition_in_any_order(data):
     name = data.draw(st.sampled_from(LESIONS))
-    n, m = data.draw(st.integers(1, 4)), data.draw(st.integers(1, 6))
+    n, m = data.draw(st.integers(1, 8)), data.draw(st.integers(1, 4))
     if n * m == 1:
         return
     analyse, model = ANALYSES[name], models.build()
