@@ -134,7 +134,9 @@ class Images:
         self.first, label = self._reading.first
         run.shape = tuple(self.first.shape[1:])
         run.fingerprint |= {"input_shape": list(run.shape), "first_image": _digest(self.first, label)}
-        self._checkpoint = None if file is None else Checkpoint(file, run.fingerprint)
+        # data that has grown may begin with the same image
+        whole = {**run.fingerprint, "n_images": length(run.data)}
+        self._checkpoint = None if file is None else Checkpoint(file, whole)
 
     def batches(self, totals: Totals, n_classes: int) -> Iterator[Batch]:
         """Yield the batches that are still to be done; when the next one is asked for, the last one counts as done.
@@ -208,6 +210,7 @@ class Images:
 
 
 def _digest(image: Tensor, target: Tensor) -> str:
-    digest = hashlib.sha256(image.detach().cpu().contiguous().numpy().tobytes())
+    # as bytes, as numpy has no bfloat16
+    digest = hashlib.sha256(image.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     digest.update(str(target.tolist()).encode())
     return digest.hexdigest()

@@ -161,6 +161,20 @@ def test_another_run_is_refused(tmp_path, always_saved, model, data, options, wo
     check_identical(analyse(models.build(), models.data(9)), expected)  # nothing was lost
 
 
+def test_data_that_has_grown_is_another_run(tmp_path):
+    model, (inputs, targets) = models.build(), models.data(6)
+    rl.Deletion(model).analyze((inputs[:4], targets[:4]), checkpoint=tmp_path, **QUIET)
+    with pytest.raises(ValueError, match="is of another run: n_images was 4 and is 6"):
+        rl.Deletion(model).analyze((inputs, targets), checkpoint=tmp_path, **QUIET)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_images_of_half_precision(dtype, tmp_path):
+    inputs, targets = models.data(4)
+    result = rl.Deletion(models.build()).analyze((inputs.to(dtype), targets), checkpoint=tmp_path, **QUIET)
+    assert int(result.total) == 4
+
+
 def test_options_without_effect_may_change(tmp_path):
     model, data = models.build(), models.data(5)
     first = rl.Deletion(model).analyze(data, checkpoint=tmp_path, **QUIET)
