@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import xarray as xr
@@ -9,6 +10,7 @@ from IPython.display import Markdown
 from write_tables import table
 
 import resnet_lesion as rl
+from resnet_lesion.summary import claims_table
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -22,26 +24,11 @@ def reproduction(name: str = "digits") -> xr.DataTree:
 
 def claims(tree: xr.DataTree, *figures: str) -> Markdown:
     """Show the paper's claims beside the results, of some figures or of all."""
-    dataset = tree["claims"].to_dataset()
-    rows = []
-    for i in range(dataset.sizes["claim"]):
-        row = dataset.isel(claim=i)
-        if figures and str(row.figure.item()) not in figures:
-            continue
-        low, high = float(row.low), float(row.high)
-        interval = f" ({low:.3g} to {high:.3g})" if low == low and high == high else ""
-        rows.append(
-            [
-                *([] if figures else [str(row.figure.item())]),
-                str(row.statement.item()),
-                str(row.quantity.item()),
-                "" if float(row.paper) != float(row.paper) else f"{float(row.paper):.3g}",
-                f"{float(row.ours):.3g}{interval}",
-                f"{'yes' if row.agrees else '**no**'}, if {row.criterion.item()}",
-            ]
-        )
-    head = ["the paper", "measured", "paper's value", "ours", "same conclusion"]
-    return Markdown(table(head if figures else ["figure", *head], rows))
+    head, *rows = claims_table(tree["claims"].to_dataset())
+    if figures:
+        rows = [row[1:] for row in rows if row[0] in figures]
+        head = head[1:]
+    return Markdown(table(head, [[*row[:-1], re.sub("^no", "**no**", row[-1])] for row in rows]))
 
 
 def networks(tree: xr.DataTree) -> Markdown:

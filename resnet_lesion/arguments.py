@@ -7,6 +7,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+import shtab
+
 from resnet_lesion.shards import Shard, as_shard
 from resnet_lesion.training import Recipe
 
@@ -16,8 +18,11 @@ def parser() -> argparse.ArgumentParser:
     whole = argparse.ArgumentParser(
         prog="resnet-lesion",
         description="Which blocks and paths of a residual network matter? Lesion studies and path gradients.",
-        epilog="example: resnet-lesion demo",
+        epilog="examples:\n  resnet-lesion demo\n"
+        "  resnet-lesion --print-completion bash > ~/.local/share/bash-completion/completions/resnet-lesion",
+        formatter_class=_Formatter,
     )
+    shtab.add_argument_to(whole)
     commands = whole.add_subparsers(required=True, metavar="COMMAND", dest="command")
 
     demo = _command(
@@ -51,8 +56,15 @@ def parser() -> argparse.ArgumentParser:
     together.add_argument("files", type=Path, nargs="+", metavar="FILE.nc", help="what study wrote for each shard")
     together.add_argument("--out", type=Path, required=True, metavar="FILE.nc", help="the file to write")
 
-    show = _command(commands, "show", "print a readable summary of a result", "resnet-lesion show resnet50.nc")
+    show = _command(
+        commands,
+        "show",
+        "print a readable summary of a result",
+        "resnet-lesion show resnet50.nc",
+        "resnet-lesion show resnet50.nc --json | jq .groups.deletion.data_vars.error.data",
+    )
     show.add_argument("file", type=Path, metavar="FILE.nc")
+    show.add_argument("--json", action="store_true", help="print all of it as JSON")
 
     plot = _command(
         commands,
@@ -62,6 +74,15 @@ def parser() -> argparse.ArgumentParser:
     )
     plot.add_argument("file", type=Path, metavar="FILE.nc")
     plot.add_argument("--out", type=Path, metavar="DIR", help="where to write (default: FILE-figures)")
+
+    report = _command(
+        commands,
+        "report",
+        "write a result as one HTML page: figures, tables, and where it came from",
+        "resnet-lesion report resnet50.nc --out resnet50.html",
+    )
+    report.add_argument("file", type=Path, metavar="FILE.nc")
+    report.add_argument("--out", type=Path, metavar="FILE.html", help="the file to write (default: FILE.html)")
 
     training = _command(
         commands,
@@ -153,6 +174,9 @@ def _add_data_options(run: argparse.ArgumentParser) -> Any:
     data.add_argument("--download", action="store_true", help="download a torchvision data set that is not there")
     data.add_argument("--class-map", type=Path, metavar="FILE", help="folder names in the order of the model's outputs")
     data.add_argument(
+        "--image-size", type=_positive, metavar="N", help="scale images to N pixels (default: the model's)"
+    )
+    data.add_argument(
         "--skip-unreadable", action="store_true", help="leave out images that cannot be read, and count them"
     )
     data.add_argument("--batch-size", type=_positive, default=64, metavar="N", help="images in a batch")
@@ -174,9 +198,6 @@ def _add_source_options(run: argparse.ArgumentParser) -> Any:
     data.add_argument("--split", default="train", help="which split to train on")
     data.add_argument("--validation-split", default="validation", metavar="SPLIT", help="which to evaluate on")
     data.add_argument("--validation-data", metavar="DATA", help="other data to evaluate on")
-    data.add_argument(
-        "--image-size", type=_positive, metavar="N", help="scale images to N pixels (default: the model's)"
-    )
     return data
 
 

@@ -1,4 +1,4 @@
-"""The command ``resnet-lesion``: demo, study, merge, show, plot, train, reproduce, models."""
+"""The command ``resnet-lesion``: demo, study, merge, show, plot, report, train, reproduce, models."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import xarray as xr
 from torch import nn
-from torch.utils.data import Dataset, IterableDataset
+from torch.utils.data import Dataset, IterableDataset, TensorDataset
 
 from resnet_lesion import storage
 from resnet_lesion.arguments import parser
@@ -23,9 +23,10 @@ from resnet_lesion.errors import AdapterError
 from resnet_lesion.images import Source, choose_samples, class_names, evaluation_loader, open_images, subset_loader
 from resnet_lesion.merging import merge
 from resnet_lesion.plots import save_figures
+from resnet_lesion.report import write_report
 from resnet_lesion.reproduction import reproduce
 from resnet_lesion.study import study
-from resnet_lesion.summary import groups, summarise, summarise_claims
+from resnet_lesion.summary import as_json, groups, summarise, summarise_claims
 from resnet_lesion.support import supported_models
 from resnet_lesion.training import Recipe, train
 from resnet_lesion.weights import save_weights, untrained
@@ -90,6 +91,8 @@ def _study(args: argparse.Namespace) -> None:
         class_map=args.class_map,
         skip_unreadable=args.skip_unreadable,
     )  # before the model, whose weights may have to be downloaded
+    if args.image_size is not None and isinstance(data, TensorDataset):
+        raise ValueError(f"the digits are not scaled: expected no --image-size, got {args.image_size}.")
     model = _model(args).eval().to(device)
     if args.channels_last:
         model = model.to(memory_format=torch.channels_last)
@@ -125,13 +128,21 @@ def _write(tree: xr.DataTree, path: Path) -> None:
 
 
 def _show(args: argparse.Namespace) -> None:
-    print(summarise(storage.open(args.file)))
+    result = storage.open(args.file)
+    print(as_json(result) if args.json else summarise(result))
 
 
 def _plot(args: argparse.Namespace) -> None:
     result = storage.open(args.file)
     for path in save_figures(result, args.out or args.file.with_name(f"{args.file.stem}-figures")):
         print(path)
+
+
+def _report(args: argparse.Namespace) -> None:
+    out = args.out or args.file.with_suffix(".html")
+    _check_out(out)
+    write_report(storage.open(args.file), out)
+    print(f"Written to {out}.")
 
 
 def _describe(tree: xr.DataTree, data: str, command_line: str) -> None:
@@ -277,8 +288,11 @@ def _model(args: argparse.Namespace) -> nn.Module:
         known = did_you_mean(name, timm.list_models()) or " timm.list_models('*resnet*') lists those there are."
         raise ValueError(f"timm has no model {name!r}.{known}")
     pretrained = args.checkpoint is None and not args.no_pretrained
+    size = {} if args.image_size is None else {"input_size": (3, args.image_size, args.image_size)}
     try:
-        model = timm.create_model(args.model, pretrained=pretrained, num_classes=args.num_classes)
+        model = timm.create_model(
+            args.model, pretrained=pretrained, num_classes=args.num_classes, pretrained_cfg_overlay=size
+        )
     except RuntimeError as error:
         tags = [full.partition(".")[2] for full in timm.list_pretrained(f"{name}.*")]
         fix = f"Known tags: {', '.join(tags)}. " if tag and tags else ""
@@ -318,6 +332,7 @@ def _loader(args: argparse.Namespace, whole: Any, model: nn.Module, device: torc
     """Return timm's loader for the data and a description of the data."""
     loading = {"batch_size": args.batch_size, "workers": args.workers, "device": device}
     description = f"{args.data}, split {args.split}"
+    description += f", scaled to {args.image_size}x{args.image_size} pixels" if args.image_size is not None else ""
     if isinstance(whole, IterableDataset):
         if args.num_samples is not None:
             raise ValueError(f"--num-samples needs a data set that can be indexed, which {args.data} is not.")
@@ -345,6 +360,7 @@ _COMMANDS = {
     "merge": _merge,
     "show": _show,
     "plot": _plot,
+    "report": _report,
     "train": _train,
     "reproduce": _reproduce,
     "models": _models,

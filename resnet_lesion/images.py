@@ -92,7 +92,8 @@ class Source:
         return subset_loader(images, choose_samples(len(images), num_samples, seed), model, **self._loading(device))
 
     def __str__(self) -> str:
-        return f"{self.validation_data or self.data}, split {self.validation_split}"
+        scaled = f", scaled to {self.image_size}x{self.image_size} pixels" if self.image_size is not None else ""
+        return f"{self.validation_data or self.data}, split {self.validation_split}{scaled}"
 
     def _open(self, data: str, split: str) -> Any:
         return open_images(

@@ -21,6 +21,7 @@ from resnet_lesion.data import LEFT_OUT
 from resnet_lesion.linearization import Linearization, Objective, full_gradient, path_plan
 from resnet_lesion.network import ResidualNetwork, Trace
 from resnet_lesion.orders import DELETED, IntArray, draw_path
+from resnet_lesion.path_results import over_draws, standard_error
 from resnet_lesion.results import variable
 from resnet_lesion.run import Images, Run
 
@@ -180,7 +181,7 @@ def sampled_norms(
         norms[open_lengths, done:stop] = _path_norms(measurement, wanted, done).reshape(len(open_lengths), stop - done)
         done = stop
         if rtol is not None:
-            open_lengths = [k for k in open_lengths if _standard_error(norms[k, :done]) > rtol * norms[k, :done].mean()]
+            open_lengths = [k for k in open_lengths if standard_error(norms[k, :done]) > rtol * norms[k, :done].mean()]
     norms, paths = norms[:, :done], paths[:, :done]
     dataset = xr.Dataset(
         {
@@ -192,18 +193,6 @@ def sampled_norms(
         coords={"draw": np.arange(done)},
     )
     return over_draws(dataset)
-
-
-def over_draws(dataset: xr.Dataset) -> xr.Dataset:
-    """Return the dataset with what follows from the paths' ``gradient_norm``; NaN where none was drawn."""
-    norms = dataset.gradient_norm.transpose("path_length", "draw").values
-    errors = np.array([_standard_error(row[~np.isnan(row)]) for row in norms])
-    by_length = ("path_length",)
-    return dataset.assign(
-        mean_gradient_norm=variable(by_length, np.nanmean(norms, axis=1), "mean norm of a single path's gradient"),
-        gradient_norm_standard_error=variable(by_length, errors, "standard error of the mean norm over the draws"),
-        n_draws=variable(by_length, (~np.isnan(norms)).sum(1), "number of paths drawn"),
-    )
 
 
 def _path_norms(measurement: Measurement, paths: NDArray[np.bool_], n_before: int) -> NDArray[np.float64]:
@@ -256,7 +245,3 @@ def relative_deviation(gradients: Tensor, whole: Tensor) -> Tensor:
     difference = norms_of((gradients - whole)[None])[0]
     size = norms_of(whole[None])[0]
     return torch.where(size > 0, difference / size, difference)
-
-
-def _standard_error(values: NDArray[np.float64]) -> float:
-    return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("nan")

@@ -14,7 +14,7 @@ import xarray as xr
 from resnet_lesion import storage
 from resnet_lesion.effective_lengths import effective_of_study
 from resnet_lesion.lesion_results import lesion_rates
-from resnet_lesion.measurement import over_draws
+from resnet_lesion.path_results import over_draws
 from resnet_lesion.results import differences
 from resnet_lesion.shards import Shard
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ from numpy.typing import NDArray
 
 _WIDTH = 100
 _ROWS = 6
+_NUMBER = re.compile(r"-?(\d|nan|inf)|$")
 
 
 def groups(result: xr.Dataset | xr.DataTree) -> Iterator[tuple[str, xr.Dataset]]:
@@ -98,6 +101,58 @@ def summarise_claims(claims: xr.Dataset) -> str:
             f"{'':<10}yes if {row.criterion.item()}",
         ]
     return "\n".join(lines)
+
+
+def claims_table(claims: xr.Dataset) -> list[list[str]]:
+    """Tabulate what the paper claims beside what came out.
+
+    Args:
+        claims: What :func:`resnet_lesion.claims.claims` returned.
+
+    Returns:
+        Rows of cells, the head first.
+    """
+    rows = [["figure", "the paper", "measured", "paper's value", "ours", "same conclusion"]]
+    for i in range(claims.sizes["claim"]):
+        row = claims.isel(claim=i)
+        paper, ours, low, high = (float(row[name]) for name in ("paper", "ours", "low", "high"))
+        interval = f" ({low:.3g} to {high:.3g})" if np.isfinite([low, high]).all() else ""
+        words = [str(row[name].item()) for name in ("figure", "statement", "quantity")]
+        conclusion = f"{'yes' if row.agrees else 'no'} (yes if {row.criterion.item()})"
+        rows.append([*words, f"{paper:.3g}" if np.isfinite(paper) else "", f"{ours:.3g}{interval}", conclusion])
+    return rows
+
+
+def as_json(result: xr.Dataset | xr.DataTree) -> str:
+    """Write a result, with all of its values, as JSON.
+
+    Args:
+        result: What an analyzer or :func:`resnet_lesion.study` returned, or any other Dataset or DataTree.
+
+    Returns:
+        A Dataset as an object with ``dims``, ``coords``, ``data_vars`` and ``attrs``, as xarray's ``to_dict`` makes it;
+        a DataTree as one with ``attrs`` and ``groups``, the datasets by their paths. What is not a number is null.
+        Attributes that are JSON themselves, as ``options`` and ``versions`` are, become objects.
+    """
+    if isinstance(result, xr.Dataset):
+        return json.dumps(_plain(result.to_dict()), allow_nan=False)
+    datasets = {group: dataset.to_dict() for group, dataset in groups(result)}
+    return json.dumps(_plain({"attrs": result.attrs, "groups": datasets}), allow_nan=False)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    if isinstance(value, str) and value.startswith(("{", "[")):
+        with suppress(ValueError):
+            return json.loads(value)
+    return value
 
 
 def percent(share: float) -> str:
@@ -208,6 +263,14 @@ def _exact(dataset: xr.Dataset) -> str:
     )
 
 
+def _comparison(dataset: xr.Dataset) -> str:
+    errors = dataset["error"].mean("seed")
+    first, second = (f"{name.item()} errs {percent(float(errors.sel(network=name)))}" for name in errors["network"])
+    n, p = dataset.sizes["seed"], float(dataset["welch_p_value"])
+    test = f"over {n} trainings of each p = {p:.2g} (Welch's t-test)" if np.isfinite(p) else "trained once each"
+    return f"{first}, {second}: {test}."
+
+
 _FINDINGS: dict[tuple[str, ...], Callable[[xr.Dataset], str]] = {
     ("error", "layer"): _deletion,
     ("error", "n_deleted"): _random_deletion,
@@ -216,6 +279,7 @@ _FINDINGS: dict[tuple[str, ...], Callable[[xr.Dataset], str]] = {
     ("layer_gradient_norm", "layer", "path_length"): _exact,
     ("gradient_norm", "path_length"): _sampled,
     ("path_fraction", "path_length"): _effective,
+    ("welch_p_value",): _comparison,
 }
 
 
@@ -236,16 +300,42 @@ def _source(attrs: dict[Any, Any]) -> dict[str, object]:
     return {name: value for name, value in lines.items() if value}
 
 
-def _body(dataset: xr.Dataset) -> list[str]:
+def table_of(dataset: xr.Dataset) -> list[list[str]]:
+    """Tabulate what matters most in a dataset.
+
+    Args:
+        dataset: A result, or any other Dataset.
+
+    Returns:
+        Rows of cells, the head first: a result's numbers, some of them where a dimension is long; else the variables.
+    """
     tabulate = next((table for needs, table in _TABLES.items() if has(dataset, *needs)), _variables)
+    return tabulate(dataset)
+
+
+def _comparison_table(dataset: xr.Dataset) -> list[list[str]]:
+    """Tabulate the errors of two networks, a row for each training of both."""
+    names = [str(name) for name in dataset["network"].values]
+    rows = [["seed", *(f"error of {name}" for name in names), *(f"only {name} right" for name in names), "p (McNemar)"]]
+    for i in range(dataset.sizes["seed"]):
+        one = dataset.isel(seed=i)
+        errors = [f"{error:.4f}" for error in one["error"].values]
+        alone = [str(one[name].item()) for name in ("only_first_right", "only_second_right")]
+        rows.append([str(one["seed"].item()), *errors, *alone, f"{float(one['mcnemar_p_value']):.3g}"])
+    return rows
+
+
+def _body(dataset: xr.Dataset) -> list[str]:
     sentences = [
         textwrap.fill(sentence, _WIDTH, initial_indent="  ", subsequent_indent="    ")
         for sentence in _findings(dataset)
     ]
-    return [*tabulate(dataset), *sentences]
+    if has(dataset, "agrees", "claim"):  # sentences, too long for a table
+        return [f"  {line}" for line in summarise_claims(dataset).splitlines()]
+    return [*_aligned(table_of(dataset)), *sentences]
 
 
-def _error_table(dataset: xr.Dataset, dim: str, ranked: bool) -> list[str]:
+def _error_table(dataset: xr.Dataset, dim: str, ranked: bool) -> list[list[str]]:
     """Tabulate the variables that say how well a lesioned network does, for some coordinates along one dimension."""
     if ranked:
         chosen = np.argsort(-dataset["error"].values, kind="stable")[:_ROWS].tolist()
@@ -260,10 +350,10 @@ def _error_table(dataset: xr.Dataset, dim: str, ranked: bool) -> list[str]:
         interval = f"{float(low):.3f} to {float(high):.3f}" if low is not None and high is not None else ""
         rest = [f"{float(one[name]):.3f}" if name in one else "" for name in ("loss", "agreement")]
         rows.append([str(one[dim].item()), f"{float(one['error']):.3f}", interval, *rest])
-    return _table(rows)
+    return rows
 
 
-def _draws_table(dataset: xr.Dataset, dim: str) -> list[str]:
+def _draws_table(dataset: xr.Dataset, dim: str) -> list[list[str]]:
     """Tabulate mean and extremes over the draws along one dimension."""
     columns = [name for name in ("kendall_tau", "error", "loss", "agreement") if has(dataset, name, dim)]
     rows = [[str(dataset[dim].attrs.get("long_name", dim)), *(f"mean {name}" for name in columns), "error, range"]]
@@ -272,10 +362,10 @@ def _draws_table(dataset: xr.Dataset, dim: str) -> list[str]:
         means = [f"{float(one[name].mean()):.3f}" for name in columns]
         extremes = f"{float(one['error'].min()):.3f} to {float(one['error'].max()):.3f}"
         rows.append([str(one[dim].item()), *means, extremes])
-    return _table(rows)
+    return rows
 
 
-def _profile_table(dataset: xr.Dataset, dim: str, *leave_out: str) -> list[str]:
+def _profile_table(dataset: xr.Dataset, dim: str, *leave_out: str) -> list[list[str]]:
     """Tabulate every number along one dimension, but for some."""
     columns = [str(name) for name, array in dataset.data_vars.items() if array.dims == (dim,) and name not in leave_out]
     columns = [name for name in columns if dataset[name].dtype.kind in "iuf"]
@@ -283,17 +373,17 @@ def _profile_table(dataset: xr.Dataset, dim: str, *leave_out: str) -> list[str]:
     for i in _spread(dataset.sizes[dim], _ROWS + 4):
         one = dataset.isel({dim: i})
         rows.append([str(one[dim].item()) if dim in one.coords else str(i), *(f"{float(one[c]):.4g}" for c in columns)])
-    return _table(rows)
+    return rows
 
 
-def _variables(dataset: xr.Dataset) -> list[str]:
+def _variables(dataset: xr.Dataset) -> list[list[str]]:
     rows = [["variable", "over", "what it is"]]
     for name, array in dataset.data_vars.items():
         rows.append([str(name), ", ".join(map(str, array.dims)), str(array.attrs.get("long_name", ""))])
-    return _table(rows, str.ljust)
+    return rows
 
 
-_TABLES: dict[tuple[str, ...], Callable[[xr.Dataset], list[str]]] = {
+_TABLES: dict[tuple[str, ...], Callable[[xr.Dataset], list[list[str]]]] = {
     ("error", "n_deleted"): lambda dataset: _draws_table(dataset, "n_deleted"),
     ("error", "n_swaps"): lambda dataset: _draws_table(dataset, "n_swaps"),
     ("error", "layer"): lambda dataset: _error_table(dataset, "layer", ranked=True),
@@ -303,20 +393,26 @@ _TABLES: dict[tuple[str, ...], Callable[[xr.Dataset], list[str]]] = {
     ),
     ("sum_gradient_norm", "path_length"): lambda dataset: _profile_table(dataset, "path_length"),
     ("mean_gradient_norm", "path_length"): lambda dataset: _profile_table(dataset, "path_length"),
+    ("welch_p_value",): _comparison_table,
+    ("agrees", "claim"): claims_table,
+    ("train_loss", "epoch"): lambda dataset: _profile_table(dataset, "epoch"),
     ("branch_to_skip_ratio", "layer"): lambda dataset: _profile_table(dataset, "layer"),
 }
 
 
-def _table(rows: Sequence[Sequence[str]], justify: Callable[[str, int], str] = str.rjust) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = []
-    for first, *others in rows:
-        cells = [
-            first.ljust(widths[0]),
-            *(justify(cell, width) for cell, width in zip(others, widths[1:], strict=True)),
-        ]
-        lines.append(("  " + "  ".join(cells)).rstrip())
-    return lines
+def is_number(cell: str) -> bool:
+    """Tell whether a table's cell is empty or begins with a number."""
+    return _NUMBER.match(cell) is not None
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Write rows as lines of text: words to the left, and numbers, but for the first column, to the right."""
+    columns = []
+    for i, column in enumerate(zip(*rows, strict=True)):
+        width = max(map(len, column))
+        numbers = i > 0 and all(map(is_number, column[1:]))
+        columns.append([cell.rjust(width) if numbers else cell.ljust(width) for cell in column])
+    return ["  ".join(["", *cells]).rstrip() for cells in zip(*columns, strict=True)]
 
 
 def _spread(size: int, most: int = _ROWS) -> list[int]:

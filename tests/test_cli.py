@@ -155,6 +155,14 @@ def test_study_of_the_digits(split, tmp_path, quick):
     )
 
 
+def test_images_are_scaled_to_the_size_asked_for(folder, tmp_path, quick):
+    tree = study(folder, tmp_path / "out.nc", "--num-samples", 4, "--image-size", 12)
+    expected = (
+        "4 images of shape 3x12x12 from {}, split validation, scaled to 12x12 pixels, a random subset of 30 images"
+    )
+    assert tree["deletion"].attrs["data"] == expected.format(folder)
+
+
 def test_study_of_a_named_data_set(folder, tmp_path, quick):
     tree = study("torch/image_folder", tmp_path / "out.nc", "--data-dir", folder, "--num-samples", 5)
     assert int(tree["deletion"].total) == 5
@@ -204,6 +212,9 @@ WRONG = [
     (("show", "none.nc"), "there is no file 'none.nc'"),
     (("show", "text.nc"), "expected a netCDF file, got 'text.nc'"),
     (("plot", "text.nc"), "expected a netCDF file, got 'text.nc'"),
+    (("report", "none.nc"), "there is no file 'none.nc'"),
+    (("report", "stranger.nc"), "nothing to draw: its variables are ['x']"),
+    (("report", "stranger.nc", "--out", "none/x.html"), "the folder 'none' of --out does not exist"),
     (("plot", "stranger.nc"), "nothing to draw: its variables are ['x']"),
     (("demo", "--out", "text.nc"), "expected a folder to write to, got the file 'text.nc'"),
     (("demo", "--num-samples", "541"), "expected a number of samples from 1 to 540, all images there are, got 541"),
@@ -222,6 +233,7 @@ WRONG = [
     (("study", MODEL, *DATA, "--device", "cuda:99"), "--device cuda:99 cannot be used here"),
     (("study", MODEL, *DATA, "--split", "spare"), "expected --split train or test for the digits, got 'spare'"),
     (("study", MODEL, *DATA, "--num-samples", "541"), "expected a number of samples from 1 to 540"),
+    (("study", MODEL, *DATA, "--image-size", "9"), "the digits are not scaled: expected no --image-size, got 9"),
     (("study", "resnet18", "--no-pretrained", *DATA), "the data has 10 classes and the model 1000 outputs"),
     (("study", "densenet121", "--no-pretrained", "--num-classes", "10", *DATA), "DenseNet concatenates"),
     (("study", "inception_v3", "--no-pretrained", "--num-classes", "10", *DATA), "no residual block"),
@@ -280,7 +292,9 @@ def test_bad_usage_gives_exit_code_2(args, message, capsys):
     assert message in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["demo", "study", "show", "plot"])
+@pytest.mark.parametrize(
+    "command", ["demo", "study", "merge", "show", "plot", "report", "train", "reproduce", "models"]
+)
 def test_help_shows_an_example(command, capsys):
     with pytest.raises(SystemExit) as exit_:
         run(command, "--help")
@@ -322,6 +336,30 @@ def test_other_errors_and_interruptions_have_their_own_exit_codes(result, monkey
 def test_show(result, capsys):
     assert run("show", result) == 0
     assert capsys.readouterr().out.startswith("model     tiny.test\n")
+
+
+def test_show_as_json(result, capsys):
+    assert run("show", result, "--json") == 0
+    tree = rl.open(result)
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["groups"]["deletion"]["data_vars"]["error"]["data"] == tree["deletion"].error.values.tolist()
+
+
+@pytest.mark.parametrize("out", [None, "elsewhere.html"])
+def test_report(result, tmp_path, capsys, out):
+    expected = result.with_suffix(".html") if out is None else tmp_path / out
+    assert run("report", result, *([] if out is None else ["--out", expected])) == 0
+    assert capsys.readouterr().out == f"Written to {expected}.\n"
+    assert expected.read_text().startswith("<!doctype html>")
+
+
+def test_completion(capsys):
+    with pytest.raises(SystemExit) as exit_:
+        run("--print-completion", "bash")
+    assert exit_.value.code == 0
+    script = capsys.readouterr().out
+    assert "--modules-per-batch" in script
+    assert "report" in script
 
 
 @pytest.mark.parametrize("out", [None, "elsewhere"])

@@ -1,9 +1,13 @@
+import json
+
+import numpy as np
 import pytest
 import synthetic
 import xarray as xr
 
 import resnet_lesion as rl
-from resnet_lesion.summary import findings, percent, summarise
+from resnet_lesion.comparison import compare
+from resnet_lesion.summary import as_json, findings, groups, percent, summarise
 
 
 @pytest.mark.parametrize(
@@ -79,3 +83,37 @@ def test_summary_of_whatever_is_there(tmp_path):
     assert lesions[-1].split() == ["2", "0.900", "0.826", "to", "0.945", "1.800", "0.100"]
     rl.save(synthetic.tree(), tmp_path / "tree.nc")
     assert summarise(rl.open(tmp_path / "tree.nc")) == summarise(synthetic.tree())
+
+
+def test_json_holds_everything():
+    tree = synthetic.tree()
+    read = json.loads(as_json(tree))
+    assert set(read["groups"]) == {group for group, _ in groups(tree)}
+    for group, dataset in groups(tree):
+        written = read["groups"][group]
+        assert written["attrs"]["versions"] == json.loads(dataset.attrs["versions"])
+        for name, array in dataset.variables.items():
+            values = written["coords" if name in dataset.coords else "data_vars"][name]["data"]
+            expected = array.values.astype(object)
+            if array.dtype.kind == "f":
+                expected[~np.isfinite(array.values)] = None
+            assert np.array_equal(np.array(values, dtype=object), expected)
+    alone = json.loads(as_json(tree["deletion"].to_dataset()))
+    assert alone["data_vars"]["error"] == read["groups"]["deletion"]["data_vars"]["error"]
+
+
+def test_json_of_what_is_not_a_number():
+    dataset = xr.Dataset({"x": ("y", [np.nan, np.inf, 1.0])}, attrs={"n": np.int64(3), "text": "[not JSON"})
+    read = json.loads(as_json(dataset))
+    assert read["data_vars"]["x"]["data"] == [None, None, 1.0]
+    assert read["attrs"] == {"n": 3, "text": "[not JSON"}
+
+
+def test_summary_of_a_comparison():
+    right = [np.arange(100) < n for n in (98, 97, 99)], [np.arange(100) < n for n in (90, 91, 92)]
+    text = summarise(compare(*right, ("whole", "part")))
+    assert text.splitlines()[2].split() == ["0", "0.0200", "0.1000", "8", "0", "0.00781"]
+    assert "whole errs 2 %, part errs 9 %: over 3 trainings of each p = " in text
+    assert "whole errs 2 %, part errs 10 %: trained once each." in summarise(
+        compare(*([some[0]] for some in right), ("whole", "part"))
+    )
