@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import wraps
 from typing import TypeAlias, TypeVar
 
 import torch
@@ -23,8 +24,20 @@ _F = TypeVar("_F", bound=Callable[..., object])
 
 
 def captum_algorithm(attribute: _F) -> _F:
-    """Mark an ``attribute`` method as Captum marks its own; NoiseTunnel calls what is underneath the mark."""
-    marked: _F = log_usage()(attribute)
+    """Make an ``attribute`` method one of Captum's.
+
+    It is marked as Captum marks its own; NoiseTunnel calls what is underneath the mark. Inputs as a tuple of one tensor
+    give the attributions as such a tuple, which Captum's metrics rely on.
+    """
+
+    @wraps(attribute)
+    def formatted(self: object, inputs: object, *args: object, **options: object) -> object:
+        result = attribute(self, inputs, *args, **options)
+        if not isinstance(inputs, tuple):
+            return result
+        return ((result[0],), *result[1:]) if isinstance(result, tuple) else (result,)
+
+    marked: _F = log_usage()(formatted)
     return marked
 
 

@@ -205,8 +205,8 @@ class PathGradient(GradientAttribution):  # type: ignore[misc]  # Captum ships n
 
     def compute_convergence_delta(  # pyright: ignore[reportIncompatibleMethodOverride]  # no start and end points
         self,
-        attributions: Tensor,
-        inputs: Tensor,
+        attributions: Tensor | tuple[Tensor],
+        inputs: Tensor | tuple[Tensor],
         target: TargetType = None,
         additional_forward_args: object = None,
         *,
@@ -233,6 +233,7 @@ class PathGradient(GradientAttribution):  # type: ignore[misc]  # Captum ships n
                 extra,
                 wrt_block(self.network, wrt),
             )
+        (attributions,) = attributions if isinstance(attributions, tuple) else (attributions,)
         return relative_deviation(attributions.to(whole), whole)
 
 

@@ -5,6 +5,7 @@ import reference
 import torch
 from captum.attr import FeatureAblation, LayerFeatureAblation, Saliency
 from captum.attr._utils.attribution import PerturbationAttribution
+from captum.metrics import sensitivity_max
 
 import resnet_lesion as rl
 
@@ -136,12 +137,34 @@ def test_a_model_of_one_score_needs_no_target():
 
 
 def test_they_are_captum_algorithms():
-    model, inputs = models.build(), models.images(N)
+    model = models.build()
     for algorithm in (rl.Deletion(model), rl.Reorder(model)):
         assert isinstance(algorithm, PerturbationAttribution)
         assert algorithm.forward_func is model
-    deletion = rl.Deletion(model)
-    check_close(deletion.attribute((inputs,), target=1), deletion.attribute(inputs, target=1))
+
+
+@pytest.mark.parametrize("algorithm", [rl.Deletion, rl.Reorder, rl.PathGradient, rl.EffectivePath])
+def test_a_tuple_of_one_tensor_gives_one_as_in_captum(algorithm):
+    one, inputs = algorithm(models.build()), models.images(N)
+    options = {"orders": ORDERS} if algorithm is rl.Reorder else {}
+    (inside,) = one.attribute((inputs,), target=1, **options)
+    check_close(inside, one.attribute(inputs, target=1, **options))
+
+
+def test_captums_metrics_take_them():
+    gradient, inputs = rl.PathGradient(models.build()), models.images(N)
+    options = {"target": TARGETS["tensor"], "path_length": [1, 2]}
+    double = {"perturb_func": lambda inputs, _radius: 2 * inputs, "n_perturb_samples": 1}
+    whole, other = (gradient.attribute(factor * inputs, **options) for factor in (1, 2))
+    expected = (other - whole).flatten(1).norm(dim=1) / whole.flatten(1).norm(dim=1)
+    check_close(sensitivity_max(gradient.attribute, inputs, **double, **options), expected)
+
+
+def test_delta_of_a_tuple():
+    gradient, inputs = rl.PathGradient(models.build()), models.images(N)
+    (attributions,), delta = gradient.attribute((inputs,), target=1, return_convergence_delta=True)
+    assert attributions.shape == inputs.shape
+    assert torch.equal(gradient.compute_convergence_delta((attributions,), (inputs,), target=1), delta)
 
 
 X = models.images(N)
