@@ -104,7 +104,7 @@ def picture() -> Axes:
         ax.add_patch(plt.Rectangle((0, y), 10, 1.1, facecolor="white", edgecolor=BLUE))
         ax.text(0.15, y + 0.84, name, weight="bold", color=BLUE, va="center")
         ax.text(2.2, y + 0.84, about, color=GREY, va="center")
-        half = (len(files) + 1) // 2 if len(files) > 7 else len(files)
+        half = (len(files) + 1) // 2 if sum(map(len, files)) > 50 else len(files)
         text = "\n".join(",  ".join(some) for some in (files[:half], files[half:]) if some)
         ax.text(0.15, y + 0.34, text, va="center", fontsize="small", family="monospace")
         if i:

@@ -8,6 +8,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 # what the cells import, whatever their folder
 os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
 os.environ["HF_HUB_OFFLINE"] = "1"
+# notebooks without widgets are what is wanted here
+os.environ["PYTHONWARNINGS"] = "ignore:IProgress not found"
 
 project = "resnet-lesion"
 author = "the authors of resnet-lesion"

@@ -17,12 +17,12 @@ def network(deleted: int | None = None) -> Axes:
     ax = _axes(2.2)
     for i in range(N_BLOCKS):
         left, right = 2.4 * i, 2.4 * (i + 1)
-        ax.annotate("", (right - 0.2, 0), (left + 0.2, 0), arrowprops=_arrow(BLUE, 0.45))
+        ax.annotate("", (right - 0.2, 0), (left + 0.2, 0), arrowprops=_arrow(BLUE, 0.6))
         colour = GREY if i == deleted else VERMILLION
         if i != deleted:
             ax.plot([left + 0.2, left + 0.7], [0, 0], color=colour)
             ax.plot([left + 1.7, right - 0.2], [0, 0], color=colour)
-        _box(ax, left + 1.2, 0, f"$f_{i + 1}$", colour, dashed=i == deleted)
+        _box(ax, left + 1.2, 0, f"$f_{i + 1}$", colour, dashed=i == deleted, height=0.25)
     for i in range(N_BLOCKS + 1):
         ax.plot(2.4 * i, 0, "o", color="black", markersize=22, markerfacecolor="white", zorder=3)
         ax.text(2.4 * i, 0, f"$y_{i}$", ha="center", va="center", zorder=4)
