@@ -62,3 +62,13 @@ def test_trained_weights_give_the_tables_figures(tmp_path):
     # 300 of the 10,000 images: four standard errors
     assert abs(result.error - table.error).max() < 4 * (0.25 / 300) ** 0.5
     assert abs(result.baseline_error - table.baseline_error) < 4 * (0.2 * 0.8 / 300) ** 0.5
+
+
+GALLERY = sorted((ROOT / "docs" / "gallery").glob("*.md"))
+
+
+@pytest.mark.parametrize("page", GALLERY, ids=[page.stem for page in GALLERY])
+def test_no_figure_is_typed_on_a_page_of_the_gallery(page):
+    prose = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    # what was done may be said, such as 23 of 54 blocks; what came out may not
+    assert re.findall(r"\d+(?:\.\d+)? ?%|\b0\.\d+", prose) == []
