@@ -1,7 +1,7 @@
 """Kill runs at random points and start them again; run by test_run, as killing needs processes of its own.
 
-``python kill_and_resume.py FOLDER`` prints for each trial how many images had been done when it was killed, and whether
-the Dataset in the end is that of an uninterrupted run.
+``python kill_and_resume.py FOLDER TRIALS`` prints for each trial how many images had been done when it was killed, and
+whether the Dataset in the end is that of an uninterrupted run.
 """
 
 import json
@@ -22,7 +22,6 @@ import xarray as xr
 import resnet_lesion as rl
 from resnet_lesion import run as run_module
 
-N_TRIALS = 20
 run_module._SECONDS = 0.0
 
 
@@ -56,12 +55,12 @@ def in_child(trial: int, folder: Path, kill_after: float | None) -> float:
 
 def main() -> None:
     """Kill and resume, again and again."""
-    folder, draw = Path(sys.argv[1]), random.Random(0)
+    folder, n_trials, draw = Path(sys.argv[1]), int(sys.argv[2]), random.Random(0)
     trials, seconds, expected = [], {}, {}
     for kind in range(3):
         seconds[kind] = in_child(kind, folder / f"whole-{kind}", None)
         expected[kind] = rl.open(folder / f"whole-{kind}" / "result.nc").drop_attrs()
-    for trial in range(N_TRIALS):
+    for trial in range(n_trials):
         own, kind = folder / f"trial-{trial}", trial % 3
         in_child(trial, own, draw.uniform(0, seconds[kind]))
         states = [*(own / "run").glob("*.nc")] if (own / "run").exists() else []

@@ -225,16 +225,21 @@ def test_a_failed_write_leaves_what_was_there(tmp_path, always_saved, monkeypatc
     check_identical(rl.Deletion(model).analyze(Batches(data, 2), checkpoint=tmp_path, **QUIET), expected)
 
 
-def test_killed_at_random_points_it_goes_on(tmp_path):
-    """Twenty runs, each killed by SIGKILL at a random point and started again: twenty times the same Dataset."""
+@pytest.mark.parametrize(("trials", "midway"), [(3, 1), pytest.param(20, 5, marks=pytest.mark.sweep)])
+def test_killed_at_random_points_it_goes_on(tmp_path, trials, midway):
+    """So many runs, each killed by SIGKILL at a random point and started again: every time the same Dataset."""
     script = Path(__file__).with_name("kill_and_resume.py")
     result = subprocess.run(
-        [sys.executable, str(script), str(tmp_path)], capture_output=True, text=True, timeout=300, check=False
+        [sys.executable, str(script), str(tmp_path), str(trials)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
     )
     assert result.returncode == 0, result.stderr
     killed = json.loads(result.stdout)
-    assert [trial["identical"] for trial in killed] == [True] * 20
-    assert sum(trial["done"] > 0 for trial in killed) >= 5, "most should be killed when something had been done"
+    assert [trial["identical"] for trial in killed] == [True] * trials
+    assert sum(trial["done"] > 0 for trial in killed) >= midway, "most should be killed when something had been done"
 
 
 @pytest.mark.parametrize("name", ANALYSES)
