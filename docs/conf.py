@@ -22,4 +22,5 @@ nb_execution_mode = "force"
 nb_execution_raise_on_error = True
 nb_execution_timeout = 600
 nb_merge_streams = True
+nb_render_markdown_format = "myst"  # CommonMark has no tables
 suppress_warnings = ["mystnb.unknown_mime_type"]
