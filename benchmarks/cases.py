@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import engine
@@ -44,20 +44,29 @@ class Case:
         about: What is measured.
         measure: Measures it on one network.
         specs: The networks, by device ("cpu", "cuda") or "quick" for the least of everything.
+        environment: Variables to set where it is measured, which is a process of its own if there are any.
     """
 
     about: str
     measure: Callable[[Subject], dict[str, object]]
     specs: Mapping[str, tuple[Spec, ...]]
+    environment: Mapping[str, str] = field(default_factory=dict)
 
 
-def on_all(times_images: int = 1, **changes: object) -> dict[str, tuple[Spec, ...]]:
-    """Take all networks, with more images and some of what is done changed, but for the quick run."""
+def on_all(**changes: object) -> dict[str, tuple[Spec, ...]]:
+    """Take all networks, with some of what is done changed, but for the quick run."""
     return {
-        size: tuple(
-            spec if size == "quick" else replace(spec, images=times_images * spec.images, **changes) for spec in specs
-        )
+        size: specs if size == "quick" else tuple(replace(spec, **changes) for spec in specs)
         for size, specs in NETWORKS.items()
+    }
+
+
+def on_more_images(**changes: object) -> dict[str, tuple[Spec, ...]]:
+    """Take so many images that what is done once in an analysis weighs little, as it does on a data set."""
+    times = {"cifar_preactresnet110": 4, "resnet50": 8, "resnetv2_101": 6, "resnet200d": 3}
+    return {
+        size: tuple(replace(spec, images=times.get(spec.model, 1) * spec.images) for spec in specs)
+        for size, specs in on_all(**changes).items()
     }
 
 
@@ -95,16 +104,21 @@ CASES: Mapping[str, Case] = {
         lesions.single_deletion,
         cifar("images", cpu=(1, 2, 4, 8, 32), cuda=(1, 4, 16, 64, 256)),
     ),
-    # more images, so that what is done once in an analysis weighs no more than it does on a data set
     "engine-single": Case(
         "the engine's own cost, each block deleted alone",
         partial(engine.measure, kind="single"),
-        on_all(times_images=4, turns=3),
+        on_more_images(turns=3),
+    ),
+    "engine-memory-kept": Case(
+        "the engine's own cost, each block deleted alone, where glibc does not give memory back between passes",
+        partial(engine.measure, kind="single"),
+        on_more_images(turns=3) | {"cuda": (), "quick": NETWORKS["quick"][:1]},
+        environment={"MALLOC_TRIM_THRESHOLD_": "2000000000", "MALLOC_MMAP_THRESHOLD_": "1000000000"},
     ),
     "engine-deletions": Case(
         "the engine's own cost, a random subset of each of 1 to 10 blocks deleted",
         partial(engine.measure, kind="deletions"),
-        on_all(times_images=4, turns=3, draws=1),
+        on_more_images(turns=3, draws=1),
     ),
     "training": Case(
         "an epoch of 4 mini-batches in which only some random blocks are trained",

@@ -33,7 +33,7 @@ LOOK = {
     LOOP: ("black", "X"),
 }
 COMPARISONS = ("single-deletion", "random-deletions", "reorderings", "sampled-paths")
-ENGINE = ("engine-single", "engine-deletions")
+ENGINE = ("engine-single", "engine-memory-kept", "engine-deletions")
 
 
 def write(folder: Path, device: str) -> Path | None:
@@ -161,10 +161,15 @@ def bars(axes: Axes, entries: list[Entry], values: list[float], form: str) -> No
     """Draw a bar for each network, with its number, and its kind of lesions if it has one."""
     drawn = axes.barh(range(len(values)), values, color=BLUE, height=0.6)
     axes.bar_label(drawn, [form.format(value) for value in values], padding=3, fontsize="small")
-    labels = [entry["model"] + (f", {entry['kind']}" if "kind" in entry else "") for entry in entries]
+    labels = [entry["model"] + (f", {kind_of(entry)}" if "kind" in entry else "") for entry in entries]
     axes.set_yticks(range(len(values)), labels, fontsize="small")
     axes.invert_yaxis()
     axes.margins(x=0.15)
+
+
+def kind_of(entry: Entry) -> str:
+    """Name the kind of lesions, and what else was special."""
+    return entry["kind"] + (", memory kept" if entry["case"] == "engine-memory-kept" else "")
 
 
 def lines(axes: Axes, entries: list[Entry], x: str, factor: Callable[[Entry], float]) -> None:

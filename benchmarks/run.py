@@ -8,11 +8,16 @@ number of threads.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 import traceback
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
+from unittest.mock import patch
 
 import figure
 import tables
@@ -49,6 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run(name: str, case: Case, device: str, size: str, folder: Path) -> int:
     """Measure one case on all of its networks, each written as it ends; return how many failed."""
     specs = case.specs[size]
+    if not specs:
+        return 0
     report = Report(folder / f"{name}-{device}.json", name, case.about, device, len(specs))
     for spec in specs:
         start = time.perf_counter()
@@ -64,7 +71,11 @@ def measured(case: Case, spec: Spec, device: str) -> Entry:
     if device == "cuda":
         torch.cuda.empty_cache()  # what the network before it left
     try:
-        return case.measure(Subject(spec, device))
+        if not case.environment:
+            return case.measure(Subject(spec, device))
+        # a C library reads its variables when a process starts
+        with patch.dict(os.environ, case.environment), ProcessPoolExecutor(1, get_context("spawn")) as process:
+            return process.submit(measured, replace(case, environment={}), spec, device).result()
     except Exception as error:
         traceback.print_exc()
         return {"model": spec.model, "failed": f"{type(error).__name__}: {error}"}

@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 
 from cases import CASES
-from figure import COMPARISONS, ENGINE, measured
+from figure import COMPARISONS, ENGINE, kind_of, measured
 from gradients import LOOP
 from lesions import ACCELERATED, FEATURES, HOOKS, LAYERS, REPLACED
 from report import FOLDER, Entry, read
@@ -104,7 +104,7 @@ def engine(cases: dict[str, Entry]) -> str:
     rows = [
         [
             entry["model"],
-            entry["kind"],
+            kind_of(entry),
             *(str(entry[name]) for name in ("block_evaluations", "lower_bound", "naive_block_evaluations")),
             f"{100 * entry['overhead']:.1f} %",
             f"{100 * entry['share_of_plain_throughput']:.0f} % (batch of {entry['fastest_batch']})",
