@@ -136,7 +136,7 @@ def throughput(axes: Axes, entries: list[Entry]) -> None:
     """The engine's floating-point operations per second beside those of the model's own forward pass."""
     bars(axes, entries, [100 * entry["share_of_plain_throughput"] for entry in entries], "{:.0f}")
     axes.axvline(100, color="black", linestyle="--", linewidth=1)
-    axes.set_xlabel("% of plain forward passes at their fastest batch size")
+    axes.set_xlabel("% of plain forward passes, at their best")
 
 
 def scaling_blocks(axes: Axes, entries: list[Entry]) -> None:

@@ -18,7 +18,10 @@ LAYERS: dict[str, tuple[str, tuple[str, ...]]] = {
         "the command line, the demo, the paper's experiments",
         ("cli", "arguments", "demo", "reproduction", "claims", "comparison"),
     ),
-    "figures": ("figures and words for a result", ("report", "accessor", "plots", "drawing", "summary")),
+    "figures": (
+        "figures and words for a result",
+        ("report", "accessor", "plots", "drawing", "summary", "findings", "tables", "quantities"),
+    ),
     "analyzers": (
         "what is asked of a network",
         (

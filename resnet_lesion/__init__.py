@@ -17,6 +17,7 @@ from resnet_lesion.chain import Residual as Residual
 from resnet_lesion.deletion import Deletion as Deletion
 from resnet_lesion.effective_path import EffectivePath as EffectivePath
 from resnet_lesion.errors import AdapterError as AdapterError
+from resnet_lesion.errors import PathsError as PathsError
 from resnet_lesion.evaluation import evaluate as evaluate
 from resnet_lesion.merging import merge as merge
 from resnet_lesion.network import ResidualNetwork as ResidualNetwork

@@ -42,6 +42,13 @@ class Acceleration:
         deviation: The largest difference between two outputs, relative to the largest output.
         rounding: The same between the model in this precision and the model in float64: what rounding does to this
             network.
+
+    Example:
+        >>> import resnet_lesion as rl, timm, torch
+        >>> model = timm.create_model("resnet18", num_classes=10)
+        >>> found = rl.accelerate(model, torch.randn(2, 3, 32, 32), channels_last=False).acceleration
+        >>> found.n_folded, found.channels_last, found.autocast, found.n_images, found.equal_predictions
+        (20, False, 'None', 2, 1.0)
     """
 
     n_folded: int
@@ -125,8 +132,9 @@ def accelerate(
 
     Raises:
         TypeError: If the model has no known block, or is accelerated already.
-        ValueError: If the inputs do not fit, or the model cannot run in this precision.
-        AdapterError: If the copy deviates by more than rounding explains.
+        ValueError: If the inputs do not fit, the model cannot run in this precision, or the copy deviates by more than
+            rounding explains.
+        AdapterError: If the copy has other blocks than the model.
 
     Example:
         >>> import resnet_lesion as rl, timm, torch

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import xarray as xr
 
 from resnet_lesion import plots
-from resnet_lesion.summary import area, decay_factor, has, mean_over_draws
+from resnet_lesion.effective_lengths import effective_range
+from resnet_lesion.quantities import area, decay_factor, has, mean_over_draws
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,11 +23,23 @@ class LesionAccessor:
 
     Example:
         >>> import resnet_lesion as rl, timm, torch
-        >>> model = timm.create_model("resnet18", num_classes=10)
-        >>> data = torch.zeros(4, 3, 32, 32), torch.tensor([0, 1, 2, 3])
-        >>> result = rl.Deletion(model).analyze(data, show_progress=False)
+        >>> model = timm.create_model("cifar_preactresnet110", pretrained=True)
+        >>> data = torch.randn(4, 3, 8, 8), torch.tensor([0, 1, 2, 3])
+        >>> deletion, gradient = rl.Deletion(model), rl.PathGradient(model)
+        >>> result = deletion.analyze(data, show_progress=False)
         >>> result.lesion.most_important(3).sizes["layer"]
         3
+        >>> from matplotlib.figure import Figure
+        >>> result.lesion.plot(Figure().subplots()).get_xlabel()
+        'Deleted block'
+        >>> 0 <= deletion.analyze(data, n_deleted=[1, 20], n_draws=2, show_progress=False).lesion.auc() <= 1
+        True
+        >>> paths = gradient.analyze(data, method="sample", n_draws=2, show_progress=False)
+        >>> paths.lesion.decay_factor() < 1
+        True
+        >>> low, high = rl.EffectivePath(model).analyze(paths).lesion.effective_range()
+        >>> low < high
+        True
     """
 
     def __init__(self, dataset: xr.Dataset) -> None:
@@ -99,10 +112,11 @@ class LesionAccessor:
         return plots.block_statistic(self._dataset, name, ax)
 
     def auc(self) -> float:
-        """Return the normalised area under mean error against ``n_deleted``: the mean error over that range.
+        r"""Return the normalised area under mean error e against ``n_deleted``: the mean error over that range.
 
         Returns:
-            The area by the trapezoidal rule, divided by the range of ``n_deleted``; between 0 and 1.
+            :math:`\frac{1}{b - a} \int_a^b e(d) \, \mathrm{d}d` by the trapezoidal rule, from the fewest deleted blocks
+            a to the most b; between 0 and 1.
 
         Raises:
             ValueError: If the dataset has no ``error`` for at least two values of ``n_deleted``.
@@ -123,17 +137,15 @@ class LesionAccessor:
         Raises:
             ValueError: If the dataset does not come from ``EffectivePath.analyze``.
         """
-        prefix = "sum_" if "sum_effective_low" in self._dataset and "effective_low" not in self._dataset else ""
-        ends = (self._required(f"{prefix}effective_{end}", "EffectivePath.analyze") for end in ("low", "high"))
-        low, high = map(int, ends)
-        return low, high
+        return effective_range(self._dataset)
 
     def decay_factor(self) -> float:
-        """Return the factor by which the mean gradient norm of a path changes with each block it passes.
+        r"""Return the factor by which the mean gradient norm of a path changes with each block it passes.
 
         Returns:
-            The base of the exponential fitted by least squares to the logarithm of ``mean_gradient_norm`` over all
-            path lengths where it is positive; below 1 if long paths carry less. NaN with fewer than two such lengths.
+            The :math:`\gamma` of :math:`\mathrm{E} \lVert g_k \rVert \approx c \gamma^k`, fitted by least squares to
+            the logarithm of ``mean_gradient_norm`` over all path lengths k where it is positive; below 1 if long paths
+            carry less. NaN with fewer than two such lengths.
 
         Raises:
             ValueError: If the dataset has no ``mean_gradient_norm``.

@@ -32,7 +32,9 @@ def parser() -> argparse.ArgumentParser:
         "resnet-lesion demo --out resnet-lesion-demo",
     )
     demo.add_argument("--out", type=Path, default=Path("resnet-lesion-demo"), metavar="DIR", help="where to write")
-    demo.add_argument("--n-draws", type=_positive, default=5, metavar="N", help="random repetitions of each kind")
+    demo.add_argument(
+        "--n-draws", type=_positive, default=5, metavar="N", help="random deletions and reorderings of each size"
+    )
     demo.add_argument("--num-samples", type=_positive, metavar="N", help="use a random subset of the 540 images")
     demo.add_argument("--seed", type=_not_negative, default=0, metavar="N", help="seed of everything random")
 
@@ -147,7 +149,9 @@ def _add_study_options(run: argparse.ArgumentParser) -> None:
     data.add_argument("--split", default="validation", help="which split")
     data.add_argument("--num-samples", type=_positive, metavar="N", help="use a random subset of the images")
     how = _add_device_options(run)
-    how.add_argument("--n-draws", type=_positive, default=10, metavar="N", help="random repetitions of each kind")
+    how.add_argument(
+        "--n-draws", type=_positive, default=10, metavar="N", help="random deletions and reorderings of each size"
+    )
     long = run.add_argument_group("long runs")
     long.add_argument(
         "--run-folder", type=Path, metavar="DIR", help="keep there what is done; the same command goes on from it"
@@ -187,7 +191,7 @@ def _add_data_options(run: argparse.ArgumentParser) -> Any:
 def _add_device_options(run: argparse.ArgumentParser) -> Any:
     how = run.add_argument_group("how")
     how.add_argument("--seed", type=_not_negative, default=0, metavar="N", help="seed of everything random")
-    how.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: cuda if there is one, else cpu)")
+    how.add_argument("--device", help="cpu, cuda or cuda:1 (default: cuda if there is one, else cpu)")
     how.add_argument("--amp", action="store_true", help="autocast to bfloat16 (float16 where that is not supported)")
     how.add_argument("--channels-last", action="store_true", help="channels-last memory format")
     return how
@@ -210,10 +214,12 @@ def _add_reproduction_options(run: argparse.ArgumentParser) -> None:
     how = _add_device_options(run)
     how.add_argument("--epochs", type=_positive, default=Recipe().epochs, metavar="N", help="of each training")
     how.add_argument("--n-seeds", type=_positive, default=3, metavar="N", help="trainings of the networks compared")
-    how.add_argument("--n-draws", type=_positive, default=10, metavar="N", help="random repetitions of each kind")
+    how.add_argument(
+        "--n-draws", type=_positive, default=10, metavar="N", help="random deletions and reorderings of each size"
+    )
     how.add_argument("--n-paths", type=_positive, default=100, metavar="N", help="random paths of each length")
     how.add_argument(
-        "--n-gradient-images", type=_positive, default=128, metavar="N", help="whose gradients are measured"
+        "--n-gradient-images", type=_positive, default=128, metavar="N", help="images on which gradients are measured"
     )
     how.add_argument("--parallel", type=_positive, metavar="N", help="trainings at once (default: one for each core)")
 
@@ -223,7 +229,9 @@ def _add_training_options(run: argparse.ArgumentParser) -> None:
     run.add_argument("model", metavar="MODEL", help="a timm ResNet, or one of the paper's: cifar_preactresnet110, ...")
     run.add_argument("--out", type=Path, required=True, metavar="DIR", help="where to write; a run there is continued")
     data = _add_source_options(run)
-    data.add_argument("--num-classes", type=_positive, metavar="N", help="number of outputs (default: of the classes)")
+    data.add_argument(
+        "--num-classes", type=_positive, metavar="N", help="number of outputs (default: the number of classes)"
+    )
     paths = run.add_argument_group("which blocks are trained")
     paths.add_argument(
         "--modules-per-batch",
@@ -240,7 +248,7 @@ def _add_training_options(run: argparse.ArgumentParser) -> None:
     how = _add_device_options(run)
     how.add_argument("--epochs", type=_positive, default=recipe.epochs, metavar="N", help="passes through the data")
     how.add_argument("--learning-rate", type=float, default=recipe.learning_rate, metavar="X", help="the highest")
-    how.add_argument("--warmup-epochs", type=_not_negative, default=0, metavar="N", help="epochs in which it rises")
+    how.add_argument("--warmup-epochs", type=_not_negative, default=0, metavar="N", help="epochs over which it rises")
     how.add_argument("--optimizer", default=recipe.optimizer, help="as timm names it")
     how.add_argument("--scheduler", default=recipe.scheduler, help="as timm names it")
     how.add_argument("--weight-decay", type=float, default=recipe.weight_decay, metavar="X", help="weight decay")

@@ -56,7 +56,7 @@ def score_lost(
     with (
         network.isolated(),
         torch.no_grad(),
-        tqdm(total=len(inputs), unit="image", disable=not show_progress, desc="lesions") as progress,
+        tqdm(total=len(orders) + 1, unit="lesion", disable=not show_progress, desc="lesions") as progress,
     ):
         trace = network.trace(*piece(0, 1, inputs, *extra))
         check_fit(network, orders, trace)
@@ -68,7 +68,7 @@ def score_lost(
             if scores is None:
                 scores = selected.new_empty(len(inputs), len(rows))
             scores[:, chosen] = selected
-        progress.update(len(inputs))
+            progress.update(len(chosen))
     assert scores is not None
     return scores[:, :1] - scores[:, 1:]
 
@@ -104,6 +104,8 @@ def select_score(output: Tensor, target: TargetType) -> Tensor:
     Raises:
         ValueError: If the target does not select one score for each image.
     """
+    if isinstance(target, Tensor):
+        target = target.to(output.device)
     try:
         score: Tensor = _select_targets(output, target)
     except (AssertionError, IndexError, RuntimeError) as error:

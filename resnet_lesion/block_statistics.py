@@ -10,6 +10,7 @@ import torch
 import xarray as xr
 from torch import Tensor, nn
 
+from resnet_lesion.block import Block
 from resnet_lesion.data import Data
 from resnet_lesion.executors import Executor, over_shards
 from resnet_lesion.measurement import Measurement, ObjectiveName, Piece
@@ -20,10 +21,16 @@ from resnet_lesion.shards import ShardLike
 
 
 class BlockStatistics:
-    """Branch against skip, input against output, and update against gradient, block by block.
+    r"""Branch against skip, input against output, and update against gradient, block by block.
 
-    They explain lesion curves: a block whose branch is small beside its skip, or whose output points where its input
-    did, is missed little.
+    Averages over the images of
+
+    .. math:: \frac{\lVert F_i \rVert}{\lVert S_i \rVert}, \qquad \cos(S_i, y_i), \qquad
+        \cos\Bigl(F_i, -\frac{\partial \ell}{\partial (S_i + F_i)}\Bigr)
+
+    for a block's branch :math:`F_i`, skip :math:`S_i` and output :math:`y_i` on an image with loss :math:`\ell`, each
+    flattened to a vector. They explain lesion curves: a block whose branch is small beside its skip, or whose output
+    points where its input did, is missed little.
 
     Args:
         model: A model with known residual blocks.
@@ -93,7 +100,7 @@ class BlockStatistics:
         )
         sums = torch.zeros(3, len(network), dtype=torch.float64, device=network.device)
         with run.images("block statistics") as images:
-            for piece in Measurement(run, objective).pieces(images, {"sums": sums}, lambda _: len(network)):
+            for piece in Measurement(run, objective).pieces(images, {"sums": sums}, len(network)):
                 sums += _statistics(network, piece, -1 if objective == "score" else 1)
         names = {
             "branch_to_skip_ratio": "norm of the branch over norm of the skip",
@@ -114,14 +121,15 @@ class BlockStatistics:
 def _statistics(network: ResidualNetwork, piece: Piece, sign: int) -> Tensor:
     """Return the sums over the images, (3, n_blocks)."""
     residuals: list[Tensor] = []
-    ends: list[tuple[Tensor, Tensor]] = []
+    ends: list[tuple[Tensor, Tensor]] = []  # inputs and outputs
 
     def at_exit(_module: nn.Module, _args: Any, output: Tensor) -> Tensor:
         residuals.append(output)
         return output.clone()  # the block may add the shortcut to it in place
 
-    def at_block(_module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
-        ends.append((args[0].detach(), output.detach().clone()))
+    def at_block(_module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+        ends.append((args[0].detach(), output))
+        return output.clone()  # the next block may work on it in place
 
     with ExitStack() as stack, torch.enable_grad():
         for block in network.blocks:
@@ -131,15 +139,26 @@ def _statistics(network: ResidualNetwork, piece: Piece, sign: int) -> Tensor:
             piece.inputs.detach().clone().requires_grad_()
         )  # so that there is a graph even where all weights are frozen
         total = piece.objective(network.model(leaf)).sum()
-    gradients = torch.autograd.grad(sign * total, residuals)
+    gradients = torch.autograd.grad(sign * total, [y for _, y in ends])
     rows = []
     with torch.no_grad():
         for block, residual, (x, y), gradient in zip(network.blocks, residuals, ends, gradients, strict=True):
             skip, scaled = block.shortcut(x), block.scale(residual.clone())
             norms = [torch.linalg.vector_norm(t.flatten(1), dim=1, dtype=torch.float64) for t in (scaled, skip)]
-            values = torch.stack([norms[0] / norms[1], _cosine(skip, y), _cosine(residual, -gradient)])
+            at_sum = _before_post(block, skip + scaled, gradient)
+            values = torch.stack([norms[0] / norms[1], _cosine(skip, y), _cosine(scaled, -at_sum)])
             rows.append(values.where(piece.counts, 0.0).sum(1))
     return torch.stack(rows, dim=1)
+
+
+def _before_post(block: Block, total: Tensor, gradient: Tensor) -> Tensor:
+    """Carry the gradient at a block's output back to the sum of skip and branch."""
+    if block.branch.post is None:
+        return gradient
+    with torch.enable_grad():
+        leaf = total.detach().requires_grad_()
+        (at_sum,) = torch.autograd.grad(block.post(leaf.clone()), leaf, gradient)
+    return at_sum
 
 
 def _cosine(a: Tensor, b: Tensor) -> Tensor:

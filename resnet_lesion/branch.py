@@ -42,6 +42,13 @@ class Branch:
 
     References:
         Veit, Wilber & Belongie 2016, equation 2 (arXiv:1605.06431).
+
+    Example:
+        A block that ends with a functional ReLU and, on the skip, has a projection in some of its instances:
+
+        >>> import torch
+        >>> Branch(entry="conv1", exit="bn2", shortcut="downsample", post=torch.relu).skip
+        True
     """
 
     entry: str | tuple[str, ...]
@@ -112,6 +119,11 @@ def find_branch(block: nn.Module) -> Branch | Chain | None:
 
     Raises:
         TypeError: If no adapter knows the class, or it overrides the ``forward`` that its adapter was written for.
+
+    Example:
+        >>> import resnet_lesion as rl, timm
+        >>> rl.find_branch(timm.create_model("resnet18").layer1[0])
+        Branch(entry='conv1', exit='bn2', shortcut=None, preact=None, scale=None, post='act2', skip=True)
     """
     adapted = next((cls for cls in type(block).__mro__ if cls in _known_classes()), None)
     if adapted is not None and getattr(type(block), "forward") is not getattr(adapted, "forward"):  # noqa: B009

@@ -8,6 +8,7 @@ its links, and those that are blocks are blocks like any other.
 from __future__ import annotations
 
 import inspect
+import threading
 from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
@@ -26,6 +27,11 @@ class Residual(nn.Module):
     Args:
         *steps: What the branch does, in order. Modules stay where they are in the model too.
         shortcut: The projection on the skip, or None for an identity shortcut.
+
+    Example:
+        >>> import torch
+        >>> Residual(torch.nn.Identity(), lambda x: 2 * x)(torch.ones(2))
+        tensor([3., 3.])
     """
 
     def __init__(self, *steps: Step, shortcut: Step | None = None) -> None:
@@ -44,6 +50,11 @@ class Plain(nn.Module):
 
     Args:
         *steps: What the layer does, in order. Modules stay where they are in the model too.
+
+    Example:
+        >>> import torch
+        >>> Plain(torch.nn.Identity(), lambda x: 2 * x)(torch.ones(2))
+        tensor([2., 2.])
     """
 
     def __init__(self, *steps: Step) -> None:
@@ -61,6 +72,11 @@ class Function(nn.Module):
 
     Args:
         function: The function.
+
+    Example:
+        >>> import torch
+        >>> Function(torch.relu)(torch.tensor([-1.0, 1.0]))
+        tensor([0., 1.])
     """
 
     def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
@@ -72,6 +88,13 @@ class Function(nn.Module):
         return self.function(x)
 
 
+class _Running(threading.local):
+    """The arguments of the chains that this thread runs, the innermost last: calls nest, and threads have their own."""
+
+    def __init__(self) -> None:
+        self.calls: list[Arguments] = []
+
+
 class Arguments:
     """What a chain's module is called with besides the tensor, for steps that read it: a rotary embedding, a size.
 
@@ -81,16 +104,28 @@ class Arguments:
     Args:
         *names: The parameters of the module's ``forward`` that the steps read. They may not depend on the images, as
             several lesions' images share a call.
+
+    Example:
+        A module that computes ``x + scale * layer(x)`` with the ``scale`` that it is called with:
+
+        >>> import torch
+        >>> class Scaled(torch.nn.Module):
+        ...     def forward(self, x, scale):
+        ...         return x + scale * x
+        >>> given = Arguments("scale")
+        >>> chain = Chain(Scaled(), {"layer": Residual(lambda x: given["scale"] * x)}, given)
+        >>> chain(torch.ones(2), 0.5)
+        tensor([1.5000, 1.5000])
     """
 
-    _running: list[Arguments] = []  # noqa: RUF012  (calls nest; one list for all chains)
+    _running = _Running()
 
     def __init__(self, *names: str) -> None:
         self.names = names
         self._values: dict[str, object] | None = None
 
     def __getitem__(self, name: str) -> object:
-        source = self._running[-1] if self._running else self
+        source = self._running.calls[-1] if self._running.calls else self
         if source._values is None or name not in source.names:
             raise AdapterError(
                 f"a block reads the argument {name!r}, which the model does not give here: it gives "
@@ -109,9 +144,12 @@ class Chain:
         arguments: The further arguments that the links' steps read.
 
     Example:
+        >>> import torch
         >>> from torch import nn
         >>> norm, layer = nn.LayerNorm(4), nn.Linear(4, 4)
         >>> chain = Chain(nn.Sequential(norm, layer), {"norm": Residual(norm), "layer": Plain(layer)})
+        >>> chain(torch.zeros(2, 4)).shape
+        torch.Size([2, 4])
     """
 
     def __init__(self, module: nn.Module, links: Mapping[str, nn.Module], arguments: Arguments | None = None) -> None:
@@ -133,12 +171,12 @@ class Chain:
                     f"links {list(self.links)}."
                 )
         self.arguments._values = given
-        Arguments._running.append(self.arguments)
+        Arguments._running.calls.append(self.arguments)
         try:
             for link in self.links.values():
                 x = link(x)
         finally:
-            Arguments._running.pop()
+            Arguments._running.calls.pop()
         return x
 
 

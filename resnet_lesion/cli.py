@@ -13,23 +13,34 @@ from typing import TYPE_CHECKING, Any
 import torch
 import xarray as xr
 from torch import nn
-from torch.utils.data import Dataset, IterableDataset, TensorDataset
+from torch.utils.data import Dataset, IterableDataset
 
 from resnet_lesion import storage
 from resnet_lesion.arguments import parser
 from resnet_lesion.branch import did_you_mean
 from resnet_lesion.demo import demo_findings, run_demo
 from resnet_lesion.errors import AdapterError
-from resnet_lesion.images import Source, choose_samples, class_names, evaluation_loader, open_images, subset_loader
+from resnet_lesion.images import (
+    Source,
+    choose_samples,
+    class_names,
+    described,
+    evaluation_loader,
+    open_images,
+    refuse_scaled_digits,
+    subset_loader,
+)
 from resnet_lesion.merging import merge
 from resnet_lesion.plots import save_figures
+from resnet_lesion.quantities import groups
 from resnet_lesion.report import write_report
 from resnet_lesion.reproduction import reproduce
+from resnet_lesion.results import now
 from resnet_lesion.study import study
-from resnet_lesion.summary import as_json, groups, summarise, summarise_claims
+from resnet_lesion.summary import as_json, summarise, summarise_claims
 from resnet_lesion.support import supported_models
 from resnet_lesion.training import Recipe, train
-from resnet_lesion.weights import save_weights, untrained
+from resnet_lesion.weights import save_weights, untrained, with_own_weights
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -48,7 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = sys.argv[1:] if argv is None else list(argv)
     args = parser().parse_args(arguments)
-    args.command_line = shlex.join(["resnet-lesion", *arguments])
+    # a line of the attribute "history", as the CF conventions describe it
+    args.history = f"{now()}: {shlex.join(['resnet-lesion', *arguments])}"
     try:
         _COMMANDS[args.command](args)
     except KeyboardInterrupt:
@@ -70,7 +82,7 @@ def _demo(args: argparse.Namespace) -> None:
     if args.out.exists() and not args.out.is_dir():
         raise NotADirectoryError(f"expected a folder to write to, got the file {str(args.out)!r}.")
     tree = run_demo(seed=args.seed, n_draws=args.n_draws, num_samples=args.num_samples)
-    _describe(tree, "scikit-learn's digits, test split", args.command_line)
+    _describe(tree, "scikit-learn's digits, test split", args.history)
     args.out.mkdir(parents=True, exist_ok=True)
     storage.save(tree, args.out / "study.nc")
     paths = save_figures(tree, args.out)
@@ -91,8 +103,7 @@ def _study(args: argparse.Namespace) -> None:
         class_map=args.class_map,
         skip_unreadable=args.skip_unreadable,
     )  # before the model, whose weights may have to be downloaded
-    if args.image_size is not None and isinstance(data, TensorDataset):
-        raise ValueError(f"the digits are not scaled: expected no --image-size, got {args.image_size}.")
+    refuse_scaled_digits(data, args.image_size)
     model = _model(args).eval().to(device)
     if args.channels_last:
         model = model.to(memory_format=torch.channels_last)
@@ -100,7 +111,7 @@ def _study(args: argparse.Namespace) -> None:
     loader, description = _loader(args, data, model, device)
     with _autocast(device, args.amp):
         tree = study(model, loader, n_draws=args.n_draws, seed=args.seed, checkpoint=args.run_folder, shard=args.shard)
-    _describe(tree, description, args.command_line)
+    _describe(tree, description, args.history)
     _write(tree, args.out)
 
 
@@ -109,7 +120,7 @@ def _merge(args: argparse.Namespace) -> None:
     tree = merge(args.files)
     if not isinstance(tree, xr.DataTree):
         raise TypeError("expected files of resnet-lesion study, got single results. rl.merge merges those.")
-    tree.attrs["history"] = args.command_line
+    tree.attrs["history"] = "\n".join(filter(None, [args.history, tree.attrs.get("history")]))
     _write(tree, args.out)
 
 
@@ -145,15 +156,13 @@ def _report(args: argparse.Namespace) -> None:
     print(f"Written to {out}.")
 
 
-def _describe(tree: xr.DataTree, data: str, command_line: str) -> None:
+def _describe(tree: xr.DataTree, data: str, history: str) -> None:
     """Say in the result which data these were, which the analyzers cannot know, and what was run."""
-    created = ""
     for group, dataset in groups(tree):
         node = tree[group]
         if "data" in dataset.attrs:
             node.attrs["data"] = f"{dataset.attrs['data'].partition(' from ')[0]} from {data}"
-        created = dataset.attrs.get("created", created)
-    tree.attrs["history"] = f"{created}: {command_line}"
+    tree.attrs["history"] = history
 
 
 def _train(args: argparse.Namespace) -> None:
@@ -191,7 +200,7 @@ def _train(args: argparse.Namespace) -> None:
         validation=source.evaluation(model, device),
         checkpoint=args.out / "checkpoint.pt",
     )
-    log.attrs |= {"data": f"{args.data}, split {args.split}", "history": f"{log.attrs['created']}: {args.command_line}"}
+    log.attrs |= {"data": f"{args.data}, split {args.split}", "history": args.history}
     storage.save(log, args.out / "training.nc")
     save_weights(model, args.out)
     print(
@@ -216,7 +225,7 @@ def _reproduce(args: argparse.Namespace) -> None:
         device=_device(args.device),
         workers=args.parallel,
     )
-    tree.attrs["history"] = args.command_line
+    tree.attrs["history"] = args.history
     storage.save(tree, args.out / "reproduction.nc")
     paths = save_figures(tree, args.out)
     print(summarise_claims(tree["claims"].to_dataset()))
@@ -257,7 +266,9 @@ def _device(name: str | None) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise ValueError(f"expected --device as cpu, cuda, cuda:1 or mps, got {name!r}.") from error
+        raise ValueError(f"expected --device as cpu, cuda or cuda:1, got {name!r}.") from error
+    if device.type == "mps":
+        raise ValueError("--device mps has no float64, in which results are added up. Try --device cpu.")
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
@@ -306,11 +317,13 @@ def _model(args: argparse.Namespace) -> nn.Module:
             f"the pretrained weights of {args.model} could not be loaded: {error} "
             "Use --checkpoint FILE for weights that are here, or --no-pretrained for random ones."
         ) from error
+    if pretrained:
+        return model
     if args.checkpoint is not None:
         _load(model, args.checkpoint)
-    elif args.no_pretrained:
+    else:
         print("note: with random weights the results say nothing about a trained network", file=sys.stderr)
-    return model
+    return with_own_weights(model)
 
 
 def _load(model: nn.Module, checkpoint: Path) -> None:
@@ -331,8 +344,7 @@ def _load(model: nn.Module, checkpoint: Path) -> None:
 def _loader(args: argparse.Namespace, whole: Any, model: nn.Module, device: torch.device) -> tuple[Iterable[Any], str]:
     """Return timm's loader for the data and a description of the data."""
     loading = {"batch_size": args.batch_size, "workers": args.workers, "device": device}
-    description = f"{args.data}, split {args.split}"
-    description += f", scaled to {args.image_size}x{args.image_size} pixels" if args.image_size is not None else ""
+    description = described(args.data, args.split, args.image_size)
     if isinstance(whole, IterableDataset):
         if args.num_samples is not None:
             raise ValueError(f"--num-samples needs a data set that can be indexed, which {args.data} is not.")

@@ -31,15 +31,19 @@ def batches(data: Data) -> Iterator[Batch]:
     if isinstance(data, Tensor | str | dict) or not isinstance(data, Iterable):
         hint = " Give it to a torch.utils.data.DataLoader." if isinstance(data, torch.utils.data.Dataset) else ""
         raise TypeError(f"{_EXPECTED}, got {type(data).__name__}.{hint}")
-    is_one_batch = isinstance(data, tuple) and len(data) == 2 and all(map(_is_array, data))
     empty = True
-    for batch in [data] if is_one_batch else data:
+    for batch in [data] if is_one_batch(data) else data:
         inputs, targets = _checked(batch)
         if len(inputs):
             empty = False
             yield inputs, targets
     if empty:
         raise ValueError("expected at least one image, got empty data. A generator can be gone through only once.")
+
+
+def is_one_batch(data: Data) -> bool:
+    """Tell whether the data is a tuple ``(inputs, targets)`` rather than an iterable of such batches."""
+    return isinstance(data, tuple) and len(data) == 2 and all(map(_is_array, data))
 
 
 def defects(inputs: Tensor, targets: Tensor, n_classes: int) -> Tensor:
@@ -67,8 +71,8 @@ def refuse_defects(found: Tensor, n_classes: int) -> None:
 
 def length(data: Data) -> int | None:
     """Return the number of images if it is known beforehand, for a progress bar."""
-    if isinstance(data, tuple) and len(data) == 2 and all(map(_is_array, data)):
-        return len(data[0])
+    if is_one_batch(data):
+        return len(data[0])  # type: ignore[index]
     dataset = getattr(data, "dataset", None)
     try:
         return len(dataset)  # type: ignore[arg-type]

@@ -24,10 +24,13 @@ from resnet_lesion.shards import ShardLike
 
 
 class Deletion(PerturbationAttribution):  # type: ignore[misc]  # Captum ships no types
-    """Delete residual blocks at test time: the branch goes, the skip stays.
+    r"""Delete residual blocks at test time: the branch goes, the skip stays.
 
-    Deleting block i makes its output ``post(shortcut(x))``, the branch not being computed; a block with an identity
-    skip hands its input on: ``y_i = y_{i-1}``.
+    A block with shortcut :math:`S_i`, branch :math:`F_i` and post :math:`P_i` (a ReLU, or nothing) changes from
+
+    .. math:: y_i = P_i\bigl(S_i(y_{i-1}) + F_i(y_{i-1})\bigr) \quad\text{to}\quad y_i = P_i\bigl(S_i(y_{i-1})\bigr),
+
+    the branch not being computed. Where the shortcut is the identity and nothing follows, it hands its input on.
 
     Args:
         model: A model with known residual blocks.
@@ -38,10 +41,13 @@ class Deletion(PerturbationAttribution):  # type: ignore[misc]  # Captum ships n
     Example:
         >>> import resnet_lesion as rl, timm, torch
         >>> model = timm.create_model("resnet18", num_classes=10)
-        >>> data = torch.zeros(4, 3, 32, 32), torch.tensor([0, 1, 2, 3])
-        >>> result = rl.Deletion(model).analyze(data, show_progress=False)
+        >>> inputs, targets = torch.zeros(4, 3, 32, 32), torch.tensor([0, 1, 2, 3])
+        >>> deletion = rl.Deletion(model)
+        >>> result = deletion.analyze((inputs, targets), show_progress=False)
         >>> result.error.dims, result.layer.values[:2].tolist()
         (('layer',), ['layer1.0', 'layer1.1'])
+        >>> deletion.attribute(inputs, target=targets).shape
+        torch.Size([4, 8])
     """
 
     def __init__(self, model: nn.Module | ResidualNetwork) -> None:

@@ -9,9 +9,9 @@ import torch
 import xarray as xr
 
 from resnet_lesion.digits import load_digits
+from resnet_lesion.findings import findings
 from resnet_lesion.images import choose_samples
 from resnet_lesion.study import study
-from resnet_lesion.summary import findings
 
 MODEL = "cifar_preactresnet110"
 # what keeps the demo well under two minutes on two cores

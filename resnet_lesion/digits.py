@@ -26,6 +26,11 @@ def load_digits(split: Literal["train", "test"] = "test") -> tuple[Tensor, Tenso
 
     References:
         Alpaydin & Kaynak 1998, "Optical Recognition of Handwritten Digits", UCI Machine Learning Repository.
+
+    Example:
+        >>> inputs, targets = load_digits("test")
+        >>> inputs.shape, targets.shape
+        (torch.Size([540, 3, 8, 8]), torch.Size([540]))
     """
     if split not in ("train", "test"):
         raise ValueError(f"expected split='train' or 'test', got {split!r}.")

@@ -10,7 +10,8 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from resnet_lesion.summary import has, percent
+from resnet_lesion.effective_lengths import prefix_of
+from resnet_lesion.quantities import has, percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -174,7 +175,7 @@ def layer_ticks(dataset: xr.Dataset) -> tuple[list[int], list[str]]:
 
 def shade_effective(ax: Axes, dataset: xr.Dataset) -> None:
     """Shade the effective range of path lengths."""
-    prefix = "" if "effective_low" in dataset else "sum_"
+    prefix = prefix_of(dataset)
     ends = f"{prefix}effective_low", f"{prefix}effective_high"
     if not set(ends) <= set(dataset.variables):
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from functools import reduce
 
 import numpy as np
@@ -13,7 +14,7 @@ from resnet_lesion.orders import generator
 from resnet_lesion.paths import path_counts, path_fraction
 from resnet_lesion.results import provenance, variable
 
-TITLE = "Effective path lengths"
+_TITLE = "Effective path lengths"
 
 
 def effective_paths(sources: list[xr.Dataset], coverage: float, n_bootstrap: int, seed: int) -> xr.Dataset:
@@ -39,9 +40,33 @@ def effective_paths(sources: list[xr.Dataset], coverage: float, n_bootstrap: int
 def effective_of_study(sampled: xr.Dataset, exact: xr.Dataset) -> xr.Dataset:
     """Derive a study's effective path lengths from its two kinds of gradients, with where they came from."""
     options = {"coverage": 0.95, "n_bootstrap": 1000, "seed": json.loads(sampled.attrs["options"])["seed"]}
-    dataset = effective_paths([sampled.merge(exact, compat="identical")], **options)
-    attrs = {name: value for name, value in sampled.attrs.items() if name not in ("fingerprint", "shard")}
-    return provenance(dataset, attrs | {"title": TITLE, "options": json.dumps(options)})
+    return with_origin(effective_paths([sampled.merge(exact, compat="identical")], **options), sampled, options)
+
+
+def with_origin(dataset: xr.Dataset, source: xr.Dataset, options: Mapping[str, object]) -> xr.Dataset:
+    """Return effective path lengths with the attributes of what they were derived from, but for their own options."""
+    attrs = {name: value for name, value in source.attrs.items() if name not in ("fingerprint", "shard")}
+    return provenance(dataset, attrs | {"title": _TITLE, "options": json.dumps(options)})
+
+
+def effective_range(dataset: xr.Dataset) -> tuple[int, int]:
+    """Return the shortest and the longest effective path length: the paper's or, without it, that of exact sums.
+
+    Raises:
+        ValueError: If the dataset does not come from ``EffectivePath.analyze``.
+    """
+    prefix = prefix_of(dataset)
+    ends = f"{prefix}effective_low", f"{prefix}effective_high"
+    if not set(ends) <= set(dataset.data_vars):
+        seen = list(map(str, dataset.data_vars))
+        raise ValueError(f"expected a dataset with {ends[0]!r}, as EffectivePath.analyze returns it, got {seen}.")
+    low, high = (int(dataset[end]) for end in ends)
+    return low, high
+
+
+def prefix_of(dataset: xr.Dataset) -> str:
+    """Return what the names of its effective range begin with: "" for the paper's, "sum_" for exact sums alone."""
+    return "sum_" if "effective_low" not in dataset and "sum_effective_low" in dataset else ""
 
 
 def shortest_range(shares: NDArray[np.float64], coverage: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -73,11 +98,11 @@ def _sampled(source: xr.Dataset, coverage: float, n_bootstrap: int, seed: int) -
     n = len(norms) - 1
     count, fraction = path_counts(n).values, path_fraction(n).values
     mean = np.array([row.mean() for row in norms])
-    share, low, high, inside = _effective((count * mean)[None], fraction, coverage)
+    share, low, high, inside = effective_of((count * mean)[None], fraction, coverage)
     rng = generator(seed, n)
     resampled = np.stack([row[rng.integers(len(row), size=(n_bootstrap, len(row)))].mean(1) for row in norms], axis=1)
     quantiles = np.array([0.025, 0.975])
-    replicates = _effective(count * resampled, fraction, coverage)
+    replicates = effective_of(count * resampled, fraction, coverage)
     shares, lows, highs, insides = (np.quantile(values, quantiles, axis=0) for values in replicates)
     by_length, interval = ("path_length",), ("quantile",)
     return xr.Dataset(
@@ -99,7 +124,7 @@ def _sampled(source: xr.Dataset, coverage: float, n_bootstrap: int, seed: int) -
 
 def _summed(source: xr.Dataset, coverage: float) -> xr.Dataset:
     norms = source["sum_gradient_norm"].values
-    share, low, high, inside = _effective(norms[None], path_fraction(len(norms) - 1).values, coverage)
+    share, low, high, inside = effective_of(norms[None], path_fraction(len(norms) - 1).values, coverage)
     by_length = ("path_length",)
     return xr.Dataset(
         {
@@ -114,10 +139,14 @@ def _summed(source: xr.Dataset, coverage: float) -> xr.Dataset:
     )
 
 
-def _effective(
+def effective_of(
     totals: NDArray[np.float64], fraction: NDArray[np.float64], coverage: float
 ) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-    """Return shares, ends of the effective range and share of paths in it, for each row of totals."""
+    """Return shares, ends of the effective range and share of paths in it, for each row of totals.
+
+    Raises:
+        ValueError: If there is no gradient.
+    """
     if not totals.sum(1).min() > 0:
         raise ValueError("expected a gradient, got none: every path's gradient is zero.")
     shares = totals / totals.sum(1, keepdims=True)

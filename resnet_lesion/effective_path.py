@@ -10,25 +10,29 @@ import xarray as xr
 from captum.attr._utils.attribution import GradientAttribution
 from torch import Tensor, nn
 
-from resnet_lesion.attribution import TargetType, captum_algorithm
+from resnet_lesion.attribution import TargetType, captum_algorithm, single_input
 from resnet_lesion.data import Data, refuse_one_shot
-from resnet_lesion.effective_lengths import TITLE, effective_paths, shortest_range
+from resnet_lesion.effective_lengths import effective_of, effective_paths, effective_range, with_origin
 from resnet_lesion.executors import Executor
 from resnet_lesion.measurement import ObjectiveName, norms_of
 from resnet_lesion.network import ResidualNetwork, wrap
 from resnet_lesion.orders import as_positive
 from resnet_lesion.path_gradient import PathGradient, carry_by_length, wrt_block
-from resnet_lesion.results import origin, provenance
+from resnet_lesion.paths import path_fraction
 
 Method = Literal["sample", "exact", "both"]
 
 
 class EffectivePath(GradientAttribution):  # type: ignore[misc]  # Captum ships no types
-    """The effective paths of a residual network: the lengths that carry almost all of its gradient.
+    r"""The effective paths of a residual network: the lengths that carry almost all of its gradient.
 
-    The paper multiplies the number of paths of each length with the expected magnitude of one path's gradient:
-    ``total_gradient(k) = C(n, k) E ||g_k||``, and finds nearly all of it at a few short lengths. Beside it stands the
-    exact variant, the norm of the summed gradient of all paths of a length, in which paths may cancel.
+    The paper multiplies the number of paths of each length k through n blocks with the expected magnitude of one path's
+    gradient :math:`g_k`, and finds nearly all of the total at a few short lengths, the shortest range of lengths with
+
+    .. math:: \sum_{k=low}^{high} T_k \ge c \sum_{k=0}^n T_k, \qquad T_k = \binom{n}{k} \, \mathrm{E} \lVert g_k \rVert
+
+    for a coverage c. Beside it stands the exact variant, in which :math:`T_k` is the norm of the summed gradient of all
+    paths of a length, and paths may cancel.
 
     Args:
         model: A model with known residual blocks.
@@ -39,10 +43,13 @@ class EffectivePath(GradientAttribution):  # type: ignore[misc]  # Captum ships 
     Example:
         >>> import resnet_lesion as rl, timm, torch
         >>> model = timm.create_model("cifar_preactresnet110", pretrained=True)
-        >>> data = torch.randn(2, 3, 8, 8), torch.tensor([3, 7])
-        >>> result = rl.EffectivePath(model).analyze(data, method="exact", show_progress=False)
+        >>> inputs, targets = torch.randn(2, 3, 8, 8), torch.tensor([3, 7])
+        >>> effective = rl.EffectivePath(model)
+        >>> result = effective.analyze((inputs, targets), method="exact", show_progress=False)
         >>> bool(result.sum_effective_low < result.sum_effective_high)
         True
+        >>> effective.attribute(inputs, target=targets, effective=result).shape
+        torch.Size([2, 3, 8, 8])
     """
 
     def __init__(self, model: nn.Module | ResidualNetwork) -> None:
@@ -72,7 +79,7 @@ class EffectivePath(GradientAttribution):  # type: ignore[misc]  # Captum ships 
         Args:
             data: A tuple ``(inputs, targets)`` or an iterable of such batches that can be gone through several times;
                 or what ``PathGradient.analyze`` returned, of either method, with all path lengths. The options that
-                say how to measure are not used then.
+                say how to measure are not used then, nor is the model: the result is of the one that was measured.
             coverage: The share of the gradient that the range holds at least.
             method: "sample" for the paper's definition, "exact" for the exact sums, or "both".
             objective: What is differentiated: the "cross_entropy" of the labels, or the "score" (logit) of the label.
@@ -130,8 +137,7 @@ class EffectivePath(GradientAttribution):  # type: ignore[misc]  # Captum ships 
                 if method in (one, "both")
             ]
         dataset = effective_paths(sources, coverage, n_bootstrap, seed)
-        dataset.attrs |= {name: sources[0].attrs[name] for name in ("data", "wrt") if name in sources[0].attrs}
-        return provenance(dataset, origin(self.network, TITLE, options))
+        return with_origin(dataset, sources[0], options)
 
     @captum_algorithm
     def attribute(
@@ -152,8 +158,9 @@ class EffectivePath(GradientAttribution):  # type: ignore[misc]  # Captum ships 
             target: The output that is the score, as everywhere in Captum: a class, or one for each image.
             additional_forward_args: Further arguments of the model.
             effective: What :meth:`analyze` returned, whose range is taken (the paper's where it is there, else that of
-                the exact sums); None to find the range from the exact sums of these inputs' own gradients.
-            coverage: The share of the gradient that such a range holds at least.
+                the exact sums); None to find one range from the exact sums of all of these inputs' own gradients, so
+                that an image's attributions depend on the others.
+            coverage: The share of the gradient that such a range holds at least; not used with ``effective``.
             wrt: The layer at whose input the gradient is taken; None for the model's input.
             memory_limit: Bytes to take at most, roughly, for the gradients on their way.
 
@@ -161,9 +168,11 @@ class EffectivePath(GradientAttribution):  # type: ignore[misc]  # Captum ships 
             Gradients shaped like the inputs (or like the layer's input).
 
         Raises:
-            ValueError: If the inputs do not fit the model, or the target does not select one score for each image.
+            ValueError: If the inputs do not fit the model, the target does not select one score for each image, there
+                is no gradient, or ``effective`` was measured elsewhere or is no result of :meth:`analyze`.
         """
         block = wrt_block(self.network, wrt)
+        n = len(self.network) - (block or 0)
 
         def carry(longest: int, summarise: Callable[[Tensor], Tensor]) -> Tensor:
             return carry_by_length(
@@ -171,10 +180,14 @@ class EffectivePath(GradientAttribution):  # type: ignore[misc]  # Captum ships 
             )
 
         if effective is not None:
-            prefix = "" if "effective_low" in effective else "sum_"
-            low, high = int(effective[f"{prefix}effective_low"]), int(effective[f"{prefix}effective_high"])
+            if (effective.attrs.get("wrt"), effective.sizes.get("path_length")) != (wrt or "input", n + 1):
+                raise ValueError(
+                    f"expected effective paths of {n} blocks, measured at {wrt or 'input'!r}, got a dataset of "
+                    f"{effective.sizes.get('path_length', 0) - 1} at {effective.attrs.get('wrt')!r}."
+                )
+            low, high = effective_range(effective)
         else:
-            norms = carry(len(self.network) - (block or 0), lambda gradients: norms_of(gradients).T)
-            share = norms.double().mean(0).cpu().numpy()
-            low, high = (int(end[0]) for end in shortest_range((share / share.sum())[None], coverage))
-        return carry(high, lambda gradients: gradients[low:].sum(0))
+            norms = carry(n, lambda gradients: norms_of(gradients).T)
+            _, lows, highs, _ = effective_of(norms.mean(0)[None].cpu().numpy(), path_fraction(n).values, coverage)
+            low, high = int(lows[0]), int(highs[0])
+        return carry(high, lambda gradients: gradients[low:].sum(0)).to(single_input(inputs).dtype)

@@ -17,11 +17,13 @@ from resnet_lesion.chunking import Chunks
 from resnet_lesion.data import LEFT_OUT, Data
 from resnet_lesion.executors import Executor, over_shards
 from resnet_lesion.lesion_results import Counts, lesion_dataset, order_variable
-from resnet_lesion.network import ResidualNetwork, Trace, wrap
+from resnet_lesion.network import ResidualNetwork, Trace, require_logits, wrap
 from resnet_lesion.orders import DELETED, IntArray, as_orders, whole
 from resnet_lesion.results import array_hash, layer_coords
 from resnet_lesion.run import Run
 from resnet_lesion.shards import ShardLike
+
+_NOTHING = -1  # no class's number
 
 
 @over_shards
@@ -108,8 +110,7 @@ def count(
     network = run.network
     with run.images("lesions") as images, torch.no_grad():
         trace = network.trace(images.first)
-        if trace.output.ndim != 2:
-            raise ValueError(f"expected logits (N, classes) from the model, got {tuple(trace.output.shape)}.")
+        require_logits(trace)
         rows = lesions(trace) if callable(lesions) else lesions
         check_fit(network, rows, trace)
         chosen = run.shard.lesion_numbers(rows)
@@ -132,10 +133,10 @@ def count(
 
     return Counts(
         rows=np.concatenate([counted[:1], rows]),
-        evaluated=evaluated,
+        evaluated=evaluated if run.shard.lesions[1] > 1 else None,
         correct_by_class=spread(tally.correct_by_class),
         agreeing=spread(tally.agreeing),
-        loss=spread(tally.loss.double()) / run.total,
+        loss=spread(tally.loss) / run.total,
         total_by_class=tally.total_by_class.cpu().numpy(),
         block_evaluations=chunks.block_evaluations,
         naive_block_evaluations=int((rows[chosen] != DELETED).sum()),
@@ -149,7 +150,7 @@ class _Tally:
         self.correct_by_class = torch.zeros(n_rows, n_classes, dtype=torch.int64, device=device)
         self.total_by_class = torch.zeros(n_classes, dtype=torch.int64, device=device)
         self.agreeing = torch.zeros(n_rows, dtype=torch.int64, device=device)
-        self.loss = torch.zeros(n_rows, dtype=torch.float32 if device.type == "mps" else torch.float64, device=device)
+        self.loss = torch.zeros(n_rows, dtype=torch.float64, device=device)
 
     def add(self, outputs: Iterable[tuple[Tensor, Tensor]], targets: Tensor) -> None:
         """Count the outputs (n_rows, n, n_classes) of some rows; targets may be LEFT_OUT."""
@@ -157,12 +158,13 @@ class _Tally:
         classes = targets.clamp(min=0)
         predictions = torch.empty(len(self.loss), len(targets), dtype=torch.int64, device=targets.device)
         for logits, rows in outputs:
-            predictions[rows] = logits.argmax(2)
+            # where a lesion makes numbers overflow, nothing is predicted; argmax would take the first NaN for a class
+            predictions[rows] = logits.argmax(2).where(~logits.isnan().any(2), _NOTHING)
             logits = logits if logits.dtype == torch.float64 else logits.float()
             losses = F.cross_entropy(
                 logits.flatten(0, 1), targets.repeat(len(rows)), reduction="none", ignore_index=LEFT_OUT
             )
-            self.loss[rows] += losses.reshape(len(rows), -1).sum(1, dtype=self.loss.dtype)
+            self.loss[rows] += losses.reshape(len(rows), -1).sum(1, dtype=torch.float64)
         self.total_by_class.index_add_(0, classes, counted.long())
         self.correct_by_class.index_add_(1, classes, ((predictions == classes) & counted).long())
         self.agreeing += ((predictions == predictions[0]) & counted).sum(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -92,8 +93,7 @@ class Source:
         return subset_loader(images, choose_samples(len(images), num_samples, seed), model, **self._loading(device))
 
     def __str__(self) -> str:
-        scaled = f", scaled to {self.image_size}x{self.image_size} pixels" if self.image_size is not None else ""
-        return f"{self.validation_data or self.data}, split {self.validation_split}{scaled}"
+        return described(self.validation_data or self.data, self.validation_split, self.image_size)
 
     def _open(self, data: str, split: str) -> Any:
         return open_images(
@@ -172,6 +172,22 @@ def open_images(
     return _Files(dataset.reader, skip_unreadable) if type(dataset) is ImageDataset else dataset
 
 
+def described(data: str, split: str, image_size: int | None) -> str:
+    """Name data as results do."""
+    scaled = f", scaled to {image_size}x{image_size} pixels" if image_size is not None else ""
+    return f"{data}, split {split}{scaled}"
+
+
+def refuse_scaled_digits(dataset: Any, image_size: int | None) -> None:
+    """Refuse to scale the digits, which are tensors already.
+
+    Raises:
+        ValueError: If a size is given for them.
+    """
+    if isinstance(dataset, TensorDataset) and image_size is not None:
+        raise ValueError(f"the digits are not scaled: expected no image size, got {image_size}.")
+
+
 def class_names(dataset: Any) -> Sequence[str] | None:
     """Return the names of a data set's classes in the order of their labels, or None if it does not say."""
     index = getattr(getattr(dataset, "reader", None), "class_to_idx", None)
@@ -205,21 +221,27 @@ class ZipReader:
     Args:
         path: The file.
         split: Which of its top folders to read, if it has such.
-        class_map: A file with the names of the classes, one a line; default the names there are, in order.
+        class_map: A file with the names of the classes, one a line; default the names there are, in timm's order.
 
     Raises:
         ValueError: If there are no images, or none of the split.
     """
 
     def __init__(self, path: Path, split: str, class_map: Path | None = None) -> None:
+        from timm.data.readers.class_map import load_class_map
+        from timm.utils.misc import natural_key
+
         self._path = path
         self._archive: zipfile.ZipFile | None = None
+        self._opened_by = 0
         with zipfile.ZipFile(path) as archive:
             names = [name for name in archive.namelist() if name.lower().endswith(_EXTENSIONS)]
         names = _of_split(names, split)
         labels = [PurePosixPath(name).parent.name for name in names]
-        classes = sorted(set(labels)) if class_map is None else class_map.read_text().split()
-        self.class_to_idx = {name: i for i, name in enumerate(classes)}
+        if class_map is None:
+            self.class_to_idx = {name: i for i, name in enumerate(sorted(set(labels), key=natural_key))}
+        else:
+            self.class_to_idx = load_class_map(str(class_map))
         self.samples = [
             (name, self.class_to_idx[label])
             for name, label in zip(names, labels, strict=True)
@@ -230,8 +252,9 @@ class ZipReader:
 
     def __getitem__(self, index: int) -> tuple[io.BytesIO, int]:
         name, label = self.samples[index]
-        if self._archive is None:  # each loading process opens its own
-            self._archive = zipfile.ZipFile(self._path)
+        if self._archive is None or self._opened_by != os.getpid():
+            # each process opens its own: those that are forked would share the place in the file
+            self._archive, self._opened_by = zipfile.ZipFile(self._path), os.getpid()
         return io.BytesIO(self._archive.read(name)), label
 
     def __len__(self) -> int:

@@ -21,7 +21,8 @@ class Counts:
 
     Attributes:
         rows: (n_rows, n_blocks) order rows.
-        evaluated: (n_rows,) whether the row is among this shard's; of the others nothing was counted.
+        evaluated: (n_rows,) whether the row is among this shard's, and of the others nothing was counted; None if the
+            lesions are not cut.
         correct_by_class: (n_rows, n_classes) images of the class classified correctly.
         agreeing: (n_rows,) images predicted as by the whole network.
         loss: (n_rows,) mean cross-entropy.
@@ -31,7 +32,7 @@ class Counts:
     """
 
     rows: IntArray
-    evaluated: NDArray[np.bool_]
+    evaluated: NDArray[np.bool_] | None
     correct_by_class: IntArray
     agreeing: IntArray
     loss: NDArray[np.float64]
@@ -79,7 +80,7 @@ def lesion_dataset(
             ("class",), counts.total_by_class, "images of the class", over_images="sum"
         )
         dataset = dataset.assign_coords({"class": np.arange(len(counts.total_by_class))})
-    if not counts.evaluated.all():
+    if counts.evaluated is not None:
         dataset["evaluated"] = variable(dims, over(counts.evaluated), "whether the lesion is among the shard's")
     dataset.attrs |= {
         "block_evaluations": counts.block_evaluations,

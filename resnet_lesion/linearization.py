@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from resnet_lesion.block import Block, Forward, replaced_forwards
-from resnet_lesion.errors import AdapterError
+from resnet_lesion.errors import AdapterError, PathsError
 from resnet_lesion.forward_pass import check_run_order
 from resnet_lesion.network import ResidualNetwork
 from resnet_lesion.orders import DELETED, IntArray
@@ -59,8 +59,8 @@ class Linearization:
 
     Raises:
         AdapterError: If the model does not run its blocks once each in order.
-        ValueError: If the model has gradient checkpointing switched on, or is a plain network, or its blocks do not
-            stand in a row.
+        PathsError: If the model is a plain network, or its blocks do not stand in a row.
+        ValueError: If the model has gradient checkpointing switched on.
     """
 
     def __init__(
@@ -78,7 +78,6 @@ class Linearization:
             )
         network.require_skips()
         modules = [block.module for block in network.blocks]
-        self.inputs = inputs
         self._network, self._n, self._n_gradients = network, len(inputs), n_gradients
         self._graphs: dict[int, _BlockGraph] = {}
         block_inputs: list[Tensor] = []
@@ -124,14 +123,12 @@ class Linearization:
             replaced_forwards({module: linking(y) for module, y in zip(modules, block_outputs, strict=True)}),
         ):
             output = network.model(leaf, *(_repeated_arg(arg, self._n, lanes) for arg in args))
-            values = objective(output[: self._n])
-            total = values.sum()
+            total = objective(output[: self._n]).sum()
         _require_a_row(network, leaf, leaves, [*(link.output if link else None for link in links), total])
         self._links = links
         (head,) = torch.autograd.grad(total, last, allow_unused=True, materialize_grads=True)
         self.scale = 1.0 if head.dtype == torch.float16 else _SCALE
         self._head = head[: self._n][None] * self.scale
-        self.values = values.detach()
 
     def by_length(self, max_length: int, first: int = 0) -> Iterator[tuple[int, Tensor]]:
         """Carry the sums over all paths of each length from the last block back to block ``first``.
@@ -287,7 +284,7 @@ def _require_a_row(network: ResidualNetwork, leaf: Tensor, leaves: list[Tensor],
         sources = _leaves_behind(value)
         if any(id(other) in sources for other in cut if other is not cut[i]):
             where = repr(network.layers[i]) if i < len(network) else "the model's output"
-            raise ValueError(
+            raise PathsError(
                 f"expected blocks in a row, but what reaches {where} does not come from the block before it alone: "
                 "some paths go round the blocks (as in cross stages and parallel streams), and their lengths cannot be "
                 "told. Deletion, Reorder, evaluate and routed work on this model."

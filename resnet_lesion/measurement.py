@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from math import ceil
@@ -19,7 +19,7 @@ from resnet_lesion.checkpoint import Totals
 from resnet_lesion.chunking import memory_budget
 from resnet_lesion.data import LEFT_OUT
 from resnet_lesion.linearization import Linearization, Objective, full_gradient, path_plan
-from resnet_lesion.network import ResidualNetwork, Trace
+from resnet_lesion.network import ResidualNetwork, Trace, require_logits
 from resnet_lesion.orders import DELETED, IntArray, draw_path
 from resnet_lesion.path_results import over_draws, standard_error
 from resnet_lesion.results import variable
@@ -66,22 +66,25 @@ class Measurement:
     def __init__(
         self, run: Run, objective: ObjectiveName, wrt: int | None = None, memory_limit: int | None = None
     ) -> None:
+        if objective not in ("cross_entropy", "score"):
+            raise ValueError(f'expected objective "cross_entropy" or "score", got {objective!r}.')
         if run.shard.lesions != (0, 1):
             raise ValueError(f"expected a shard of the images only, as there are no lesions, got {run.shard}.")
         self.run, self.network, self.objective, self.wrt = run, run.network, objective, wrt
         self._memory_limit = memory_limit
 
-    def pieces(self, images: Images, totals: Totals, n_gradients: Callable[[int], int]) -> Iterator[Piece]:
+    def pieces(self, images: Images, totals: Totals, n_gradients: int) -> Iterator[Piece]:
         """Go through the images in pieces.
 
         Args:
             images: The pass over them.
             totals: What is added up.
-            n_gradients: Maps the capacity for one image to the number of gradients wanted at once.
+            n_gradients: How many gradients are wanted at once for each image.
         """
         trace = self.network.trace(images.first)
+        require_logits(trace)
         capacity = max(1, gradient_budget(self.network, self._memory_limit) // gradient_bytes(trace))
-        step = max(1, capacity // n_gradients(capacity))
+        step = max(1, capacity // n_gradients)
         for inputs, targets in images.batches(totals, trace.output.shape[-1]):
             for start in range(0, len(inputs), step):
                 chosen, labels = self.network.to_device(inputs[start : start + step]), targets[start : start + step]
@@ -119,7 +122,7 @@ def exact_norms(measurement: Measurement, lengths: list[int], per_sample: bool) 
         "by_image": by_image,
     }
     with run.images("exact path gradients") as images:
-        for piece in measurement.pieces(images, totals, lambda _: longest + 1):
+        for piece in measurement.pieces(images, totals, longest + 1):
             linear = Linearization(network, piece.inputs, piece.objective, n_gradients=longest + 1)
             gradients = piece.inputs
             for i, gradients in linear.by_length(longest, first):
@@ -202,7 +205,7 @@ def _path_norms(measurement: Measurement, paths: NDArray[np.bool_], n_before: in
     ranked = np.lexsort(rows.T)  # neighbours agree on the last blocks, so that they share the work there
     sums = torch.zeros(len(paths), dtype=torch.float64, device=network.device)
     with run.images(f"{len(paths)} path gradients", f"from-draw-{n_before}.") as images:
-        for piece in measurement.pieces(images, {"sums": sums}, lambda _: min(_FEW_PATHS, len(paths))):
+        for piece in measurement.pieces(images, {"sums": sums}, min(_FEW_PATHS, len(paths))):
             linear = Linearization(network, piece.inputs, piece.objective, n_gradients=min(piece.capacity, len(paths)))
             step = ceil(len(paths) / ceil(len(paths) / piece.capacity))
             for start in range(0, len(paths), step):

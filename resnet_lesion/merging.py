@@ -29,9 +29,9 @@ def merge(results: Iterable[Result | str | os.PathLike[str]]) -> Result:
             ``analyze``, from :func:`evaluate` or trees from :func:`study`.
 
     Returns:
-        What one run over all images and lesions returns. Counts are exactly the same; means over the images are sums of
-        the shards' sums, rounded once, so that they do not depend on the order of the shards, but may differ from one
-        run's in the last digits, as do the predictions' own where images share a batch with others.
+        What one run over all images and lesions returns. Counts are exactly the same; means over the images are the
+        shards' means weighted by their images, added exactly, so that they do not depend on the order of the shards,
+        but may differ from one run's in the last digits, as do the outputs where images share a batch with others.
 
     Raises:
         TypeError: If a result is something else.

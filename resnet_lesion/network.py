@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from resnet_lesion.block import Block, Forward, replaced_forwards
 from resnet_lesion.branch import Branch, did_you_mean, find_branch, is_block
 from resnet_lesion.chain import Chain
-from resnet_lesion.errors import AdapterError
+from resnet_lesion.errors import AdapterError, PathsError
 from resnet_lesion.forward_pass import watch
 from resnet_lesion.isolation import isolated
 from resnet_lesion.orders import DELETED, as_orders
@@ -33,6 +33,16 @@ class Trace:
     output: Tensor
 
 
+def require_logits(trace: Trace) -> None:
+    """Refuse a model that returns something else than a row of logits for each image.
+
+    Raises:
+        ValueError: If it does.
+    """
+    if trace.output.ndim != 2:
+        raise ValueError(f"expected logits (N, classes) from the model, got {tuple(trace.output.shape)}.")
+
+
 class ResidualNetwork:
     """A model whose residual blocks are known; made by :func:`wrap`.
 
@@ -41,6 +51,17 @@ class ResidualNetwork:
         blocks: Its residual blocks, in forward order.
         chains: The modules that hold several blocks in one forward, which are opened while it is analysed.
         attrs: What results say of the network besides what its model shows; each a str or a number.
+
+    Example:
+        >>> import resnet_lesion as rl, timm, torch
+        >>> network = rl.wrap(timm.create_model("resnet18"))
+        >>> len(network), network.layers[2], int(network.stage[2]), bool(network.is_downsampling[2])
+        (8, 'layer2.0', 1, True)
+        >>> network.branches[2].shortcut, network.index("layer2.0"), network.device.type, network.dtype
+        ('downsample', [2], 'cpu', torch.float32)
+        >>> inputs = torch.randn(2, 3, 64, 64)
+        >>> network.verify(inputs) < 1e-3, network.trace(inputs).output_shapes[2]
+        (True, (128, 8, 8))
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -116,6 +137,12 @@ class ResidualNetwork:
 
     def index(self, layers: str | int | Iterable[str | int]) -> list[int]:
         """Translate block names (or indices) into indices.
+
+        Args:
+            layers: One of them, or several.
+
+        Returns:
+            The indices, in the order given.
 
         Raises:
             ValueError: If there is no such block.
@@ -215,11 +242,11 @@ class ResidualNetwork:
         """Refuse a plain network, which has one path only.
 
         Raises:
-            ValueError: If a block has no skip.
+            PathsError: If a block has no skip.
         """
         plain = next((block.layer for block in self.blocks if not block.branch.skip), None)
         if plain is not None:
-            raise ValueError(
+            raise PathsError(
                 f"expected a residual network, but {plain!r} has no skip: a plain network has a single path. "
                 "Deletion, Reorder and evaluate work on it."
             )
@@ -252,6 +279,9 @@ class ResidualNetwork:
             inputs: What the model takes, (N, ...).
             *args: Further arguments of the model.
 
+        Returns:
+            The blocks' ``input_shapes`` and ``output_shapes``, without the batch, and the model's ``output`` (N, ...).
+
         Raises:
             AdapterError: If the blocks do not run once each in order on one tensor that they leave alone, or the model
                 returns no (N, ...) tensor.
@@ -259,10 +289,17 @@ class ResidualNetwork:
         """
         shapes: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
         inputs = self.to_device(inputs)
+
+        def note(i: int, x: Tensor, y: Tensor) -> None:
+            if not len(x) == len(y) == len(inputs):
+                raise AdapterError(
+                    f"expected {len(inputs)} rows at block {self.layers[i]!r}, one for each image, got {len(x)} and "
+                    f"behind it {len(y)}: the model changes its batch dimension, along which lesions are stacked."
+                )
+            shapes.append((tuple(x.shape[1:]), tuple(y.shape[1:])))
+
         with self.isolated(), torch.no_grad():
-            output = watch(
-                self, inputs, lambda _i, x, y: shapes.append((tuple(x.shape[1:]), tuple(y.shape[1:]))), *args
-            )
+            output = watch(self, inputs, note, *args)
         if not isinstance(output, Tensor) or output.shape[:1] != inputs.shape[:1]:
             got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
             raise AdapterError(

@@ -97,6 +97,18 @@ def as_counts(name: str, counts: int | Iterable[int], low: int, high: int) -> li
     return values
 
 
+def as_count(name: str, count: int, low: int, high: int) -> int:
+    """Check one count against its bounds.
+
+    Raises:
+        TypeError: If it is not an integer.
+        ValueError: If it is out of bounds.
+    """
+    if isinstance(count, Iterable):
+        raise TypeError(f"expected {name} to be an integer, got {count!r:.60}.")
+    return as_counts(name, count, low, high)[0]
+
+
 def as_positive(name: str, value: int) -> int:
     """Check a number of repetitions.
 

@@ -27,18 +27,22 @@ from resnet_lesion.measurement import (
     sampled_norms,
 )
 from resnet_lesion.network import ResidualNetwork, wrap
-from resnet_lesion.orders import as_counts, as_positive
+from resnet_lesion.orders import as_count, as_counts, as_positive
 from resnet_lesion.results import layer_coords
 from resnet_lesion.run import Run, RunOptions
 from resnet_lesion.shards import ShardLike
 
 
 class PathGradient(GradientAttribution):  # type: ignore[misc]  # Captum ships no types
-    """The gradient of a residual network, told apart by the length of the paths that carry it.
+    r"""The gradient of a residual network, told apart by the length of the paths that carry it.
 
-    The gradient is a sum over all 2^n paths, each of which takes the branch or the shortcut at every block. With post,
-    branch and shortcut Jacobians D_i, J_i and S_i it is the product of ``D_i (S_i + z J_i)`` at z = 1, and the
-    coefficient of z^k is the sum over all paths of length k. ``method="exact"`` carries all coefficients back together;
+    The gradient is a sum over all 2^n paths, each of which takes the branch or the shortcut at every block. With the
+    Jacobians :math:`D_i`, :math:`J_i` and :math:`S_i` of the blocks' posts, branches and shortcuts, and those of what
+    is before and behind the blocks, A and B, the sum over all paths of length k is the coefficient of :math:`z^k` in
+
+    .. math:: \sum_{k=0}^n z^k G_k = B \, D_n (S_n + z J_n) \cdots D_1 (S_1 + z J_1) \, A,
+
+    and the gradient is its value at z = 1. ``method="exact"`` carries all coefficients back together;
     ``method="sample"`` draws random paths of each length and measures the norm of each one's gradient. The first gives
     the norm of a sum, in which paths may cancel, the second the mean of norms: they answer different questions.
 
@@ -53,8 +57,11 @@ class PathGradient(GradientAttribution):  # type: ignore[misc]  # Captum ships n
         >>> model = timm.create_model("cifar_preactresnet110", pretrained=True)
         >>> inputs, targets = torch.randn(2, 3, 8, 8), torch.tensor([3, 7])
         >>> gradient = rl.PathGradient(model)
-        >>> gradient.attribute(inputs, target=targets, path_length=range(5, 18)).shape
+        >>> short = gradient.attribute(inputs, target=targets, path_length=range(5, 18))
+        >>> short.shape
         torch.Size([2, 3, 8, 8])
+        >>> gradient.compute_convergence_delta(short, inputs, target=targets).shape
+        torch.Size([2])
         >>> result = gradient.analyze((inputs, targets), method="exact", show_progress=False)
         >>> result.sum_gradient_norm.sizes["path_length"], bool(result.convergence_delta < 1e-4)
         (55, True)
@@ -109,8 +116,10 @@ class PathGradient(GradientAttribution):  # type: ignore[misc]  # Captum ships n
             For "exact", a Dataset with ``sum_gradient_norm`` (path_length), ``layer_gradient_norm`` (layer,
             path_length) at the input of each block (paths from there on; NaN where a path cannot be that long),
             ``full_gradient_norm`` of the ordinary gradient, and ``convergence_delta``: the largest relative deviation
-            of an image's gradients, all lengths together, from its ordinary gradient.
-            For "sample", ``gradient_norm`` (path_length, draw), ``path`` (path_length, draw, layer),
+            of an image's gradients, all lengths together, from its ordinary gradient, which with ``max_path_length``
+            is what longer paths carry.
+            For "sample", ``gradient_norm`` (path_length, draw), NaN where no path was drawn, ``path`` (path_length,
+            draw, layer),
             ``mean_gradient_norm`` and its ``gradient_norm_standard_error`` (path_length) over the draws, and
             ``n_draws`` (path_length).
 
@@ -120,13 +129,10 @@ class PathGradient(GradientAttribution):  # type: ignore[misc]  # Captum ships n
         """
         block = wrt_block(self.network, wrt)
         n = len(self.network) - (block or 0)
-        longest = n if max_path_length is None else as_counts("max_path_length", max_path_length, 0, n)[0]
+        longest = n if max_path_length is None else as_count("max_path_length", max_path_length, 0, n)
         lengths = list(range(longest + 1))
-        if method not in ("exact", "sample") or objective not in ("cross_entropy", "score"):
-            raise ValueError(
-                'expected method "exact" or "sample" and objective "cross_entropy" or "score", '
-                f"got {method!r} and {objective!r}."
-            )
+        if method not in ("exact", "sample"):
+            raise ValueError(f'expected method "exact" or "sample", got {method!r}.')
         options: dict[str, object] = {"method": method, "objective": objective, "wrt": wrt}
         options |= {"max_path_length": max_path_length, "memory_limit": memory_limit}
         how: RunOptions = {"shard": shard, "checkpoint": checkpoint, "show_progress": show_progress}
@@ -192,7 +198,7 @@ class PathGradient(GradientAttribution):  # type: ignore[misc]  # Captum ships n
 
         attributions = carry_by_length(
             self.network, inputs, target, additional_forward_args, block, max(lengths), memory_limit, select
-        )
+        ).to(single_input(inputs).dtype)
         if not return_convergence_delta:
             return attributions
         return attributions, self.compute_convergence_delta(
@@ -212,7 +218,7 @@ class PathGradient(GradientAttribution):  # type: ignore[misc]  # Captum ships n
         *,
         wrt: str | None = None,
     ) -> Tensor:
-        """Say how far attributions are from the whole gradient: 0 if all path lengths are among them.
+        r"""Say how far attributions are from the whole gradient: 0 if all path lengths are among them.
 
         Args:
             attributions: What :meth:`attribute` returned.
@@ -222,7 +228,11 @@ class PathGradient(GradientAttribution):  # type: ignore[misc]  # Captum ships n
             wrt: The layer they were made with.
 
         Returns:
-            (N,) norm of (attributions - gradient) relative to the norm of the gradient.
+            (N,) deviations :math:`\lVert a - g \rVert / \lVert g \rVert` of each image's attributions a from the
+            gradient g of its target score.
+
+        Raises:
+            ValueError: If the inputs do not fit the model, or the target does not select one score for each image.
         """
         x, extra = single_input(inputs), forward_args(additional_forward_args)
         with self.network.isolated():
@@ -260,7 +270,7 @@ def carry_by_length(
         reduce: Maps (lengths, n, ...) gradients of some images to (n, ...).
 
     Returns:
-        (N, ...) reduced gradients in the inputs' dtype.
+        (N, ...) reduced gradients.
     """
     x, extra, parts = single_input(inputs), forward_args(additional_forward_args), list[Tensor]()
     with network.isolated():
@@ -279,11 +289,18 @@ def carry_by_length(
             ((_, gradients),) = deque(linear.by_length(max_length, wrt or 0), maxlen=1)
             gradients = gradients if wrt is not None else linear.before(0, gradients)
             parts.append(reduce(gradients / linear.scale))
-    return torch.cat(parts).to(x.dtype)
+    return torch.cat(parts)
 
 
 def wrt_block(network: ResidualNetwork, wrt: str | None) -> int | None:
-    """Return the index of the block whose input is meant, or None for the model's input."""
+    """Return the index of the block whose input is meant, or None for the model's input.
+
+    Raises:
+        TypeError: If it is not a name.
+        ValueError: If there is no such block.
+    """
+    if wrt is not None and not isinstance(wrt, str):
+        raise TypeError(f"expected wrt as the name of one block, or None for the model's input, got {wrt!r:.60}.")
     return None if wrt is None else network.index(wrt)[0]
 
 

@@ -1,4 +1,16 @@
-"""The figures: each function takes a result and draws it, on the axes given or on new ones."""
+"""The figures: each function takes a result and draws it, on the axes given or on new ones.
+
+Example:
+    >>> import resnet_lesion as rl, timm, torch
+    >>> model = timm.create_model("resnet18", num_classes=10, zero_init_last=False)
+    >>> data = torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 3])
+    >>> tree = rl.study(model, data, n_deleted=[1, 4], n_swaps=[1], n_draws=2, n_paths=2, show_progress=False)
+    >>> from matplotlib.figure import Figure
+    >>> error_by_number_deleted(tree["random_deletion"].to_dataset(), Figure().subplots()).get_xlabel()
+    'Number of deleted blocks'
+    >>> sorted(figures(tree))[-2:]
+    ['reorder-error_by_kendall_tau', 'sampled_path_gradient-mean_gradient_by_length']
+"""
 
 from __future__ import annotations
 
@@ -32,7 +44,7 @@ from resnet_lesion.drawing import (
     shade_effective,
     wrapped,
 )
-from resnet_lesion.summary import groups, has, mean_over_draws, percent
+from resnet_lesion.quantities import groups, has, mean_over_draws, percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -31,7 +31,8 @@ class Reading:
         loader = _in_order(data)
         self.is_indexed = loader is not None
         if loader is not None:
-            inputs, targets = next(batches(_only(data, range(1), workers=0)))
+            # as all others are read: what a data set opens here would be shared by the processes that are forked later
+            inputs, targets = next(batches(_only(data, range(1), workers=min(1, loader.num_workers))))
             assert loader.batch_size is not None
             self.batch_size = loader.batch_size
         else:
@@ -91,20 +92,31 @@ def in_batches_of(size: int, stream: Iterable[Batch]) -> Iterator[Batch]:
 
 def _in_order(data: Any) -> DataLoader[Any] | None:
     """Return the DataLoader that goes through a data set in order, the data or inside of timm's; None if none does."""
-    loader = getattr(data, "loader", data)
+    loader = _loader(data)
     in_order = (
         type(loader) is DataLoader
         and not isinstance(loader.dataset, IterableDataset)
         and type(loader.sampler) is SequentialSampler
+        and loader.sampler.data_source is loader.dataset  # type: ignore[comparison-overlap]
         and type(loader.batch_sampler) is BatchSampler
+        and loader.batch_sampler.sampler is loader.sampler
         and not loader.drop_last
     )
     return loader if in_order else None
 
 
+def _loader(data: Any) -> Any:
+    """Return what timm's loader wraps, which yields the same images; anybody else's may yield others."""
+    if not hasattr(data, "loader"):
+        return data
+    from timm.data.loader import PrefetchLoader
+
+    return data.loader if type(data) is PrefetchLoader else data
+
+
 def _only(data: Any, numbers: range, workers: int) -> Any:
     """Return the same loader for some of the images."""
-    loader = getattr(data, "loader", data)
+    loader = _loader(data)
     with_workers = {
         "prefetch_factor": loader.prefetch_factor,
         "multiprocessing_context": loader.multiprocessing_context,

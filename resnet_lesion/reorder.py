@@ -26,11 +26,14 @@ from resnet_lesion.shards import ShardLike
 
 
 class Reorder(PerturbationAttribution):  # type: ignore[misc]  # Captum ships no types
-    """Reorder residual blocks at test time by swapping random pairs of them.
+    r"""Reorder residual blocks at test time by swapping random pairs of them.
 
     Only blocks with an identity skip whose inputs and outputs have the same shape change places; downsampling blocks
-    stay. How far an order is from the original is its Kendall rank correlation with it, tau: 1 for the original, 0 for
-    no relation left.
+    stay. How far an order of n blocks is from the original is its Kendall rank correlation with it,
+
+    .. math:: \tau = \frac{C - D}{n (n - 1) / 2},
+
+    C pairs of blocks being in the original order and D in the opposite one: 1 for the original, 0 for no relation left.
 
     Args:
         model: A model with known residual blocks.
@@ -41,10 +44,13 @@ class Reorder(PerturbationAttribution):  # type: ignore[misc]  # Captum ships no
     Example:
         >>> import resnet_lesion as rl, timm, torch
         >>> model = timm.create_model("resnet34", num_classes=10)
-        >>> data = torch.zeros(4, 3, 32, 32), torch.tensor([0, 1, 2, 3])
-        >>> result = rl.Reorder(model).analyze(data, n_swaps=[0, 2], n_draws=3, show_progress=False)
+        >>> inputs, targets = torch.zeros(4, 3, 32, 32), torch.tensor([0, 1, 2, 3])
+        >>> reorder = rl.Reorder(model)
+        >>> result = reorder.analyze((inputs, targets), n_swaps=[0, 2], n_draws=3, show_progress=False)
         >>> result.kendall_tau.sel(n_swaps=0).values.tolist()
         [1.0, 1.0, 1.0]
+        >>> reorder.attribute(inputs, target=targets, orders=result.order.sel(n_swaps=2)).shape
+        torch.Size([4, 3])
     """
 
     def __init__(self, model: nn.Module | ResidualNetwork) -> None:

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import xarray as xr
 
+from resnet_lesion.findings import findings
 from resnet_lesion.plots import figures
+from resnet_lesion.quantities import groups
 from resnet_lesion.storage import whole_file
-from resnet_lesion.summary import findings, groups, is_number, table_of
+from resnet_lesion.tables import is_number, table_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -79,7 +79,7 @@ def origin(network: ResidualNetwork, title: str, options: Mapping[str, object]) 
         "Conventions": CONVENTIONS,
         "title": title,
         "references": REFERENCES,
-        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "created": now(),
         "versions": json.dumps({package: version(package) for package in _PACKAGES}),
         "model": model_name(network.model),
         "weights_sha256": weights_hash(network.model),
@@ -90,6 +90,11 @@ def origin(network: ResidualNetwork, title: str, options: Mapping[str, object]) 
         "options": json.dumps(options, default=_plain),
         **network.attrs,
     }
+
+
+def now() -> str:
+    """Return the time in UTC as ISO 8601 writes it, to the second."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 def fingerprint(attrs: Mapping[str, str | int]) -> dict[str, object]:

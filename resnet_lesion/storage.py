@@ -25,6 +25,14 @@ def save(result: xr.Dataset | xr.DataTree, path: str | os.PathLike[str]) -> None
     Raises:
         TypeError: If the result is something else.
         OSError: If the file cannot be written. Nothing is left behind.
+
+    Example:
+        >>> import tempfile, resnet_lesion as rl
+        >>> counts = rl.path_counts(3).to_dataset(name="path_count")
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     rl.save(counts, f"{folder}/counts.nc")
+        ...     rl.open(f"{folder}/counts.nc").identical(counts)
+        True
     """
     if not isinstance(result, xr.Dataset | xr.DataTree):
         raise TypeError(f"expected a Dataset or a DataTree, got {type(result).__name__}.")
@@ -81,6 +89,13 @@ def open(path: str | os.PathLike[str]) -> xr.Dataset | xr.DataTree:
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If the file is not netCDF, or truncated.
+
+    Example:
+        >>> import tempfile, resnet_lesion as rl
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     rl.save(rl.path_counts(3).to_dataset(name="path_count"), f"{folder}/counts.nc")
+        ...     rl.open(f"{folder}/counts.nc").path_count.values.tolist()
+        [1.0, 3.0, 3.0, 1.0]
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"there is no file {os.fspath(path)!r}.")

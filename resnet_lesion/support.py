@@ -36,6 +36,12 @@ class Support:
         n_blocks: Number of residual blocks (of a plain network: layers that keep the shape).
         block_classes: The classes of its blocks.
         reason: Why it is not covered, or has no path gradients; empty if neither.
+
+    Example:
+        >>> import resnet_lesion as rl
+        >>> answer = rl.supported("hrnet_w18_small")
+        >>> answer.covered, answer.path_gradients
+        (False, False)
     """
 
     name: str
@@ -102,6 +108,11 @@ def supported_models(pattern: str = "*", workers: int | None = None) -> Iterator
 
     Raises:
         ValueError: If no timm model has such a name.
+
+    Example:
+        >>> import resnet_lesion as rl
+        >>> [answer.n_blocks for answer in rl.supported_models("resnet?0")]
+        [16]
     """
     names = [pattern] if _is_known(pattern) else [name for name in _known_names() if fnmatchcase(name, pattern)]
     if not names:

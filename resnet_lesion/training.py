@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from resnet_lesion.data import LEFT_OUT, Data, batches, refuse_one_shot
+from resnet_lesion.data import LEFT_OUT, Data, batches, is_one_batch, refuse_one_shot
 from resnet_lesion.isolation import isolated, preserved_flags, preserved_randomness
 from resnet_lesion.network import ResidualNetwork, wrap
 from resnet_lesion.results import layer_coords, origin, provenance, variable
@@ -51,6 +51,16 @@ class Recipe:
             are then taken anew after each epoch with all blocks in place, as training never sees the whole network.
         autocast: Whether to compute in bfloat16 where that is safe.
         seed: Seed of everything random. What is random in an epoch follows from the seed and the epoch's number.
+
+    Raises:
+        ValueError: If a number is out of bounds.
+
+    References:
+        Veit, Wilber & Belongie 2016, section 5, for training some random blocks (arXiv:1605.06431).
+
+    Example:
+        >>> Recipe(epochs=30, modules_per_batch=23).learning_rate
+        0.1
     """
 
     epochs: int = 100
@@ -323,8 +333,7 @@ def _epoch_seed(seed: int, epoch: int) -> int:
 
 
 def _n_batches(data: Data) -> int:
-    is_one_batch = isinstance(data, tuple)
-    return 1 if is_one_batch else len(data) if isinstance(data, Sized) else sum(1 for _ in batches(data))
+    return 1 if is_one_batch(data) else len(data) if isinstance(data, Sized) else sum(1 for _ in batches(data))
 
 
 def _log(network: ResidualNetwork, recipe: Recipe, run: _Run, draws: _Draws) -> xr.Dataset:

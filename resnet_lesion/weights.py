@@ -11,6 +11,7 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from resnet_lesion.branch import did_you_mean
+from resnet_lesion.images import refuse_scaled_digits
 from resnet_lesion.isolation import preserved_randomness
 
 _FILE = "model.safetensors"  # timm's name for it
@@ -54,14 +55,13 @@ def untrained(
         raise ValueError(f"timm has no model {name!r}.{did_you_mean(name.partition('.')[0], timm.list_models())}")
     if f"{name}.{_UNTRAINED}" in timm.list_models(f"{name}.*", include_tags=True):
         name = f"{name}.{_UNTRAINED}"
+    refuse_scaled_digits(dataset, image_size)
     options: dict[str, Any] = {}
     if stochastic_depth is not None:
         if not 0 < stochastic_depth <= 1:
             raise ValueError(f"expected a probability of survival above 0 and up to 1, got {stochastic_depth}.")
         options["drop_path_rate"] = 1 - stochastic_depth
     if isinstance(dataset, TensorDataset):
-        if image_size is not None:
-            raise ValueError(f"the digits are not scaled: expected no image size, got {image_size}.")
         shape = tuple(dataset.tensors[0].shape[1:])
         options["pretrained_cfg_overlay"] = {"input_size": shape, "mean": (0.5,) * 3, "std": (0.5,) * 3}
     elif image_size is not None:
@@ -74,6 +74,13 @@ def untrained(
             if stochastic_depth is None or "drop_path_rate" not in str(error):
                 raise
             raise ValueError(f"{name} has no stochastic depth: {error}.") from error
+    return with_own_weights(model)
+
+
+def with_own_weights(model: nn.Module) -> nn.Module:
+    """Take the tag of timm's pretrained weights from a timm model, so that no result is said to be of those."""
+    config: Any = model.pretrained_cfg
+    config["tag"] = ""
     return model
 
 

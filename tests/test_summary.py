@@ -7,7 +7,9 @@ import xarray as xr
 
 import resnet_lesion as rl
 from resnet_lesion.comparison import compare
-from resnet_lesion.summary import as_json, findings, groups, percent, summarise
+from resnet_lesion.findings import findings
+from resnet_lesion.quantities import groups, percent
+from resnet_lesion.summary import as_json, summarise
 
 
 @pytest.mark.parametrize(

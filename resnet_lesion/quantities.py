@@ -1,0 +1,53 @@
+"""What figures, sentences and tables share: the datasets of a result, and numbers that follow from them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import xarray as xr
+
+
+def groups(result: xr.Dataset | xr.DataTree) -> Iterator[tuple[str, xr.Dataset]]:
+    """Go through the datasets of a result.
+
+    Yields:
+        The path of the group in its tree ("" for a Dataset or the root) and its dataset; empty groups are left out.
+    """
+    if isinstance(result, xr.Dataset):
+        yield "", result
+        return
+    for node in result.subtree:
+        if node.data_vars:
+            yield node.path.strip("/"), node.to_dataset()
+
+
+def has(dataset: xr.Dataset, name: str, *dims: str) -> bool:
+    """Tell whether the dataset has a variable of this name over at least these dimensions."""
+    return name in dataset.data_vars and set(dims) <= set(dataset[name].dims)
+
+
+def mean_over_draws(array: xr.DataArray, *keep: str) -> xr.DataArray:
+    """Average over every dimension but those to keep."""
+    return array.mean([dim for dim in array.dims if dim not in keep])
+
+
+def area(mean_error: xr.DataArray) -> float:
+    """Return the area under mean error against ``n_deleted``, divided by the range of ``n_deleted``."""
+    mean_error = mean_error.sortby("n_deleted")
+    n_deleted = mean_error["n_deleted"].values
+    return float(np.trapezoid(mean_error.values, n_deleted) / (n_deleted[-1] - n_deleted[0]))
+
+
+def decay_factor(gradient: xr.DataArray) -> float:
+    """Return the factor per block of the exponential fitted to a gradient norm against ``path_length``."""
+    positive = gradient.where((gradient > 0) & np.isfinite(gradient)).dropna("path_length")
+    if positive.size < 2:
+        return float("nan")
+    slope, _ = np.polyfit(positive["path_length"].values, np.log(positive.values), 1)
+    return float(np.exp(slope))
+
+
+def percent(share: float) -> str:
+    """Write a share as a percentage of two or three digits."""
+    return f"{100 * share:.{2 if share < 0.1 else 3}g} %"
