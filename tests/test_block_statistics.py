@@ -5,6 +5,7 @@ import torch
 from models import CASES, build, data, images, labels
 from timm.models.resnet import BasicBlock
 from timm.models.resnetv2 import PreActBasic, ResNetV2
+from torch import nn
 from torch.nn import functional as F
 
 import resnet_lesion as rl
@@ -63,3 +64,37 @@ def test_frozen_weights_are_no_obstacle():
     assert np.isfinite(result.update_gradient_cosine).all()
     assert not any(parameter.requires_grad for parameter in model.parameters())
     assert torch.is_grad_enabled()
+
+
+class Weighted(nn.Module):
+    """Its branch is scaled channel by channel, behind its exit."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 3, padding=1)
+        self.gamma = torch.tensor([2.0, -1.0, 0.25], dtype=torch.float64)[:, None, None]
+
+    def forward(self, x):
+        return x + self.gamma * self.conv(x)
+
+
+@rl.register_adapter(Weighted)
+def weighted(block):
+    return rl.Branch(entry="conv", exit="conv", scale=lambda residual: block.gamma * residual)
+
+
+def test_the_update_is_what_is_added():
+    model = nn.Sequential(Weighted(), nn.Flatten(), nn.Linear(48, 3)).double()
+    x, targets = images(4, (3, 4, 4)), labels(4) % 3
+    result = rl.BlockStatistics(model).analyze((x, targets), **QUIET)
+    with torch.no_grad():
+        update = model[0].gamma * model[0].conv(x)
+    total = (x + update).requires_grad_()
+    F.cross_entropy(model[1:](total), targets, reduction="sum").backward()
+    expected = torch.cosine_similarity(update.flatten(1), -total.grad.flatten(1), dim=1).mean()
+    np.testing.assert_allclose(result.update_gradient_cosine, [float(expected)], rtol=1e-9)
+
+
+def test_an_unknown_objective_is_refused():
+    with pytest.raises(ValueError, match='expected objective "cross_entropy" or "score", got \'scroe\''):
+        rl.BlockStatistics(build()).analyze(data(), objective="scroe", **QUIET)

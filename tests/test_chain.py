@@ -1,3 +1,6 @@
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import models
 import numpy as np
 import pytest
@@ -348,3 +351,24 @@ def test_a_plain_network_has_no_paths():
         pass
     with pytest.raises(ValueError, match=message):
         rl.PathGradient(network).analyze((plain()[1], models.labels(3)), **QUIET)
+
+
+def test_threads_have_their_own_arguments():
+    """Two models in two threads, each in the middle of its call when the other reads."""
+    both_inside = threading.Barrier(2, timeout=30)
+
+    class Meets(nn.Module):
+        def forward(self, x):
+            both_inside.wait()
+            return x
+
+    def analyse(scale):
+        block = Scaled()
+        block.linear = nn.Sequential(nn.Identity(), Meets())
+        block.norm = nn.Identity()
+        chain = rl.find_branch(block)
+        x = torch.ones(1, DIM)
+        return float((chain(x, scale) - x).mean())
+
+    with ThreadPoolExecutor(2) as pool:
+        assert [*pool.map(analyse, [2.0, 5.0])] == [2.0, 5.0]

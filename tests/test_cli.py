@@ -232,6 +232,7 @@ WRONG = [
     (("study", MODEL, *DATA, "--checkpoint", "other.pth"), "Is --num-classes right?"),
     (("study", MODEL, *DATA, "--checkpoint", "object.pth"), "nothing else is unpickled"),
     (("study", MODEL, *DATA, "--checkpoint", "other.pth", "--no-pretrained"), "got both"),
+    (("study", MODEL, *DATA, "--device", "mps"), "--device mps "),
     (("study", MODEL, *DATA, "--device", "tpu9"), "expected --device as cpu, cuda or cuda:1, got 'tpu9'"),
     (("study", MODEL, *DATA, "--device", "cuda:99"), "--device cuda:99 cannot be used here"),
     (("study", MODEL, *DATA, "--split", "spare"), "expected --split train or test for the digits, got 'spare'"),

@@ -116,3 +116,39 @@ def test_what_does_not_fit_is_refused():
         effective.analyze(rl.Deletion(build()).analyze(data(), **QUIET))
     with pytest.raises(TypeError, match="one-shot"):
         effective.analyze(iter([data()]))
+
+
+def test_a_range_that_was_measured_elsewhere_is_refused():
+    effective, (x, targets) = rl.EffectivePath(build()), data()
+    at_layer = effective.network.layers[3]
+    elsewhere = effective.analyze((x, targets), method="exact", wrt=at_layer, **QUIET)
+    assert effective.attribute(x, target=targets, effective=elsewhere, wrt=at_layer).shape[0] == len(x)
+    with pytest.raises(ValueError, match="expected effective paths of 6 blocks, measured at 'input', got "):
+        effective.attribute(x, target=targets, effective=elsewhere)
+    with pytest.raises(ValueError, match=r"as EffectivePath\.analyze returns it"):
+        effective.attribute(x, target=targets, effective=rl.PathGradient(build()).analyze((x, targets), **QUIET))
+
+
+def test_small_gradients_have_a_range_and_none_has_none():
+    model, (x, targets) = build(), data()
+    effective = rl.EffectivePath(model)
+    expected = effective.attribute(x, target=targets)
+    with torch.no_grad():
+        model.head.weight.mul_(1e-30)
+    torch.testing.assert_close(1e30 * effective.attribute(x, target=targets), expected)
+    with torch.no_grad():
+        model.head.weight.zero_()
+    with pytest.raises(ValueError, match="expected a gradient, got none"):
+        effective.attribute(x, target=targets)
+
+
+def test_the_result_is_of_the_network_that_was_measured():
+    measured = rl.PathGradient(build()).analyze(data(), **QUIET)
+    other = build()
+    with torch.no_grad():
+        next(other.parameters()).add_(1)
+    result = rl.EffectivePath(other).analyze(measured)
+    for name in ("model", "weights_sha256", "data", "device", "created", "wrt"):
+        assert result.attrs[name] == measured.attrs[name]
+    assert result.attrs["title"] == "Effective path lengths"
+    assert "fingerprint" not in result.attrs

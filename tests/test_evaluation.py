@@ -344,3 +344,18 @@ def test_a_block_that_overwrites_its_input_is_refused():
         evaluate(model, data, [[-1, 1, 2, 3, 4, 5]], perturbations_per_eval=1)
     with pytest.raises(rl.AdapterError, match=message):
         rl.wrap(model).verify(data[0])
+
+
+def test_where_a_lesion_makes_numbers_overflow_nothing_is_predicted():
+    """argmax would take the first NaN, class 0, for the prediction."""
+    model = models.build()
+    network = rl.wrap(model)
+    with torch.no_grad():
+        for block in network.blocks[1:2]:
+            block.part(block.branch.exit).register_forward_hook(lambda _m, _a, output: output * torch.nan)
+    result = rl.Deletion(model).analyze((X, torch.zeros_like(Y)), show_progress=False)
+    assert int(result.baseline_correct) == 0
+    assert result.correct.values[[0, 2, 3, 4, 5]].tolist() == [0] * 5  # the second block still runs
+    with network.lesioned(delete=[1]), torch.no_grad():
+        expected = int((model.eval()(X).argmax(1) == 0).sum())
+    assert int(result.correct[1]) == expected

@@ -1,4 +1,5 @@
 import dataclasses
+import os
 import pickle
 import zipfile
 
@@ -285,3 +286,30 @@ def test_the_same_seed_chooses_the_same_samples():
 def test_there_are_only_so_many_samples(num_samples):
     with pytest.raises(ValueError, match=f"from 1 to 7, all images there are, got {num_samples}"):
         choose_samples(7, num_samples, seed=0)
+
+
+def test_a_folder_and_a_zip_file_number_their_classes_alike(tmp_path):
+    archive = tmp_path / "images.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        for name in ("10", "2", "with space"):
+            (tmp_path / "images" / name).mkdir(parents=True)
+            Image.new("RGB", (4, 4)).save(tmp_path / "images" / name / "a.png")
+            file.write(tmp_path / "images" / name / "a.png", f"{name}/a.png")
+    for data in (archive, tmp_path / "images"):
+        assert class_names(open_images(str(data), "train")) == ["2", "10", "with space"]
+    (tmp_path / "classes.txt").write_text("with space\n10\n2\n")
+    for data in (archive, tmp_path / "images"):
+        dataset = open_images(str(data), "train", class_map=tmp_path / "classes.txt")
+        assert class_names(dataset) == ["with space", "10", "2"]
+        assert sorted(label for _, label in dataset) == [0, 1, 2]
+
+
+def test_a_forked_process_opens_the_zip_file_itself(archive, monkeypatch):
+    reader = ZipReader(archive, "train")
+    expected = reader[0][0].read()
+    opened = reader._archive
+    assert reader[1][0].read() != expected
+    assert reader._archive is opened
+    monkeypatch.setattr(os, "getpid", lambda: -1)
+    assert reader[0][0].read() == expected
+    assert reader._archive is not opened

@@ -191,3 +191,10 @@ def test_a_mean_does_not_depend_on_the_order_of_the_shards():
         part["loss"][...] = 10.0 ** (3 * i) / 3  # of sizes at which the order of a sum matters
     losses = {tuple(rl.merge(order).loss.values.tolist()) for order in itertools.permutations(shards)}
     assert len(losses) == 1
+
+
+def test_more_shares_than_lesions():
+    model = models.build()
+    rows = [[0, 1, 2, 3, 4, -1]]
+    shares = [rl.evaluate(model, batches(), rows, shard={"lesions": (j, 2)}, **QUIET) for j in range(2)]
+    check_merged(rl.merge(shares), rl.evaluate(model, batches(), rows, **QUIET))

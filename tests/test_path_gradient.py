@@ -265,6 +265,8 @@ def test_the_model_comes_out_as_it_went_in(call):
         ({"objective": "mse"}, "objective"),
         ({"wrt": "stage1.7"}, "Did you mean"),
         ({"max_path_length": 7}, "from 0 to 6"),
+        ({"method": "exakt"}, 'expected method "exact" or "sample"'),
+        ({"objective": "scroe"}, 'expected objective "cross_entropy" or "score"'),
         ({"method": "sample", "per_sample": True}, "exact"),
         ({"method": "sample", "n_draws": 0}, "n_draws"),
         ({"method": "sample", "rtol": 0.0}, "rtol"),
@@ -295,3 +297,9 @@ def test_results_are_saved_without_loss(tmp_path):
         xr.testing.assert_identical(rl.open(tmp_path / "result.nc"), result)
         for variable in result.variables.values():
             assert {"long_name", "units"} <= variable.attrs.keys()
+
+
+@pytest.mark.parametrize("options", [{"max_path_length": [3, 5]}, {"wrt": ["layer1.0", "layer1.1"]}, {"wrt": 0}])
+def test_options_of_one_value_take_one(options):
+    with pytest.raises(TypeError, match=r"expected max_path_length to be an integer|expected wrt as the name"):
+        rl.PathGradient(build()).analyze(data(), **options, **QUIET)

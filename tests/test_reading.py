@@ -1,3 +1,5 @@
+import itertools
+
 import models
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_images import write_images
 from test_run import QUIET, check_identical
-from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torch.utils.data import BatchSampler, DataLoader, Dataset, SequentialSampler, TensorDataset, get_worker_info
 
 import resnet_lesion as rl
 from resnet_lesion import run as run_module
@@ -82,6 +84,8 @@ def test_of_a_loader_only_what_is_wanted_is_read(i, n, start):
         {"drop_last": True},
         {"sampler": [3, 1, 2, 5, 4]},
         {"batch_sampler": [[0, 3], [1, 2]]},
+        {"batch_sampler": BatchSampler([5, 0, 3], 2, False)},
+        {"sampler": SequentialSampler(range(4))},  # of other data, the first images of this
     ],
 )
 def test_a_loader_with_an_order_of_its_own_is_read_as_it_comes(options):
@@ -127,3 +131,35 @@ def test_timms_loader_too(tmp_path):
         np.testing.assert_array_equal(reading.first[0], expected[:1])
         np.testing.assert_array_equal(torch.cat([x for x, _ in reading.every_nth(1, 3, 1)]), expected[4::3])
         assert len(torch.cat([inputs for inputs, _ in data])) == 10
+
+
+def test_a_loader_of_somebodys_own_is_read_as_it_comes():
+    class FirstBatches:
+        """Anybody's wrapper that looks like timm's, but yields less."""
+
+        def __init__(self, loader):
+            self.loader, self.dataset = loader, loader.dataset
+
+        def __iter__(self):
+            return itertools.islice(iter(self.loader), 2)
+
+    loader = FirstBatches(DataLoader(TensorDataset(*models.data(9)), batch_size=2))
+    assert sum(len(targets) for _, targets in Reading(loader).every_nth(0, 1)) == 4
+
+
+class OpenedByWorkers(Dataset):
+    """Whatever it would open in the main process, its workers would share."""
+
+    def __getitem__(self, i):
+        if get_worker_info() is None:
+            raise RuntimeError("read in the main process")
+        return torch.full((3, 4, 4), float(i)), i
+
+    def __len__(self):
+        return 6
+
+
+def test_the_first_image_is_read_where_the_others_are():
+    reading = Reading(DataLoader(OpenedByWorkers(), batch_size=2, num_workers=2))
+    assert float(reading.first[0].max()) == 0
+    assert [int(x) for _, targets in reading.every_nth(1, 2) for x in targets] == [1, 3, 5]

@@ -41,3 +41,20 @@ def test_what_a_network_does_not_allow_is_left_out_with_a_warning(name, pixels, 
     merged = rl.merge(shards)
     assert set(merged.children) == set(groups)
     xr.testing.assert_equal(merged["deletion"].correct, tree["deletion"].correct)
+
+
+def test_a_network_of_one_block():
+    model, data = models.build("resnetv2 basic"), models.data(3, "resnetv2 basic")
+    for stage in model.stages:
+        stage.blocks = stage.blocks[:1]
+    model.stages = model.stages[:1]
+    model.norm, model.head.fc = torch.nn.Identity(), torch.nn.LazyLinear(10, dtype=torch.float64)
+    tree = rl.study(model, data, **{**FEW, "n_deleted": None})
+    assert tree["random_deletion"].n_deleted.values.tolist() == [1]
+    assert "reorder" not in tree.children
+
+
+def test_shares_of_lesions_are_refused_before_anything_is_computed(monkeypatch):
+    monkeypatch.setattr(rl.Deletion, "analyze", None)
+    with pytest.raises(ValueError, match="expected a shard of the images only"):
+        rl.study(models.build(), models.data(3), shard={"lesions": (0, 2)}, **FEW)

@@ -107,3 +107,12 @@ def test_many_models():
 def test_processes_give_the_same_answers():
     pattern = "resnet[12][08]*"
     assert list(rl.supported_models(pattern, workers=2)) == list(rl.supported_models(pattern, workers=1))
+
+
+def test_a_model_that_folds_something_into_its_batch_is_not_covered():
+    """Its blocks have several rows for each image, where those of different lesions could not be told apart."""
+    answer = rl.supported("mobilevit_xxs")
+    assert not answer.covered
+    assert "the model changes its batch dimension" in answer.reason
+    with pytest.raises(rl.AdapterError, match=r"expected 2 rows at block '.*', one for each image, got 8"):
+        rl.wrap(timm.create_model("mobilevit_xxs").eval()).trace(torch.zeros(2, 3, 64, 64))

@@ -14,7 +14,8 @@ import write_tables
 
 import resnet_lesion as rl
 
-pytestmark = pytest.mark.sweep
+# one process asks timm, for all
+pytestmark = [pytest.mark.sweep, pytest.mark.xdist_group("timm")]
 
 
 @pytest.fixture(scope="module")
