@@ -133,8 +133,12 @@ def piece(start: int, stop: int, inputs: Tensor, *args: object) -> Iterator[Any]
     """Yield some of the images, and of those further arguments that have a row for each image."""
     yield inputs[start:stop]
     for arg in args:
-        per_image = isinstance(arg, Tensor) and arg.ndim > 0 and len(arg) == len(inputs)
-        yield arg[start:stop] if per_image else arg  # type: ignore[index]
+        yield of_images(arg, slice(start, stop), len(inputs))
+
+
+def of_images(value: Any, chosen: slice, n: int) -> Any:
+    """Return the rows of some of the n images of a tensor that has one for each; anything else as it is."""
+    return value[chosen] if isinstance(value, Tensor) and value.ndim > 0 and len(value) == n else value
 
 
 def _bytes_per_image(plan: Plan, trace: Trace) -> int:

@@ -14,6 +14,7 @@ from captum.attr._utils.attribution import GradientAttribution
 from torch import Tensor, nn
 
 from resnet_lesion.attribution import TargetType, captum_algorithm, forward_args, select_score, single_input
+from resnet_lesion.chunking import of_images
 from resnet_lesion.data import Data, refuse_one_shot
 from resnet_lesion.executors import Executor, over_shards
 from resnet_lesion.linearization import Linearization, full_gradient
@@ -275,15 +276,15 @@ def carry_by_length(
     x, extra, parts = single_input(inputs), forward_args(additional_forward_args), list[Tensor]()
     with network.isolated():
         first = slice(1)
-        size = gradient_bytes(network.trace(x[first], *(_of_images(arg, first, len(x)) for arg in extra)))
+        size = gradient_bytes(network.trace(x[first], *(of_images(arg, first, len(x)) for arg in extra)))
         n_images = max(1, gradient_budget(network, memory_limit) // (size * (max_length + 1)))
         for start in range(0, len(x), n_images):
             chosen = slice(start, start + n_images)
             linear = Linearization(
                 network,
                 network.to_device(x[chosen]),
-                partial(select_score, target=_of_images(target, chosen, len(x))),
-                tuple(_of_images(arg, chosen, len(x)) for arg in extra),
+                partial(select_score, target=_targets_of(target, chosen, len(x))),
+                tuple(of_images(arg, chosen, len(x)) for arg in extra),
                 max_length + 1,
             )
             ((_, gradients),) = deque(linear.by_length(max_length, wrt or 0), maxlen=1)
@@ -304,7 +305,6 @@ def wrt_block(network: ResidualNetwork, wrt: str | None) -> int | None:
     return None if wrt is None else network.index(wrt)[0]
 
 
-def _of_images(value: Any, chosen: slice, n: int) -> Any:
-    """Return the share of some of the n images in a value that may have an entry for each."""
-    per_image = isinstance(value, list) or (isinstance(value, Tensor) and value.ndim > 0)
-    return value[chosen] if per_image and len(value) == n else value
+def _targets_of(target: TargetType, chosen: slice, n: int) -> Any:
+    """Return the targets of some of the n images; a list, too, has one for each."""
+    return target[chosen] if isinstance(target, list) and len(target) == n else of_images(target, chosen, n)
