@@ -15,7 +15,13 @@ project = "resnet-lesion"
 author = "the authors of resnet-lesion"
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.intersphinx"]
 exclude_patterns = ["_build"]
+autodoc_preserve_defaults = True
+# by their names, not by all that they stand for
+autodoc_type_aliases = {
+    name: name for name in ("ArrayLike", "Autocast", "Data", "ShardLike", "TargetType", "Transform")
+}
 html_theme = "furo"
+html_show_copyright = False
 myst_enable_extensions = ["colon_fence", "dollarmath"]
 myst_heading_anchors = 3
 nb_execution_mode = "force"

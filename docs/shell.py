@@ -1,0 +1,12 @@
+"""Let a page's ``%%bash`` cells print their output as a whole; IPython hands it on in pieces, with breaks in lines."""
+
+import subprocess
+
+from IPython.core.magic import register_cell_magic
+
+
+@register_cell_magic
+def bash(_line: str, cell: str) -> None:
+    """Run a cell in bash."""
+    done = subprocess.run(["bash", "-e", "-c", cell], stdout=subprocess.PIPE, text=True, check=True)
+    print(done.stdout, end="")
