@@ -55,7 +55,7 @@ LAYERS: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "engines": (
         "many lesions forward, all path lengths backward",
-        ("streams", "chunking", "linearization", "acceleration", "folding"),
+        ("streams", "chunking", "linearization", "acceleration", "folding", "testing"),
     ),
     "results": (
         "names, units, provenance, files",
@@ -71,7 +71,6 @@ LAYERS: dict[str, tuple[str, tuple[str, ...]]] = {
             "refusals",
             "isolation",
             "compilation",
-            "testing",
         ),
     ),
     "contract": ("one block and its parts", ("branch", "block", "chain", "errors", "orders", "paths")),

@@ -78,9 +78,11 @@ class Block:
             y = y.clone()  # an in-place ReLU would write into x, which other lesions still need
         return self.post(y)
 
-    def _apply(self, transform: Transform, x: Tensor) -> Tensor:
+    def _apply(self, transform: Transform | float, x: Tensor) -> Tensor:
         if transform is None:
             return x
+        if isinstance(transform, int | float):
+            return transform * x
         function = self.part(transform) if isinstance(transform, str) else transform
         result: Tensor = function(x)
         return result

@@ -19,7 +19,6 @@ Transform: TypeAlias = str | Callable[[Tensor], Tensor] | None
 """A submodule's name relative to the block, a function of one tensor, or None for the identity."""
 
 ENTRY_POINT_GROUP = "resnet_lesion.adapters"
-KNOWN_CLASSES = " Known block classes: "
 HOW_TO = "docs/how-to/write-an-adapter.md"
 
 
@@ -33,12 +32,15 @@ class Branch:
         exit: The submodule whose output is the last thing computed in the branch before ``scale`` and the addition.
         shortcut: The projection on the skip, or None for an identity shortcut.
         preact: What a projection is fed: None for the block's input, else the pre-activation that makes it.
-        scale: A fixed factor that follows ``exit``, or None.
+        scale: A fixed factor that follows ``exit``: a number or a :data:`Transform`; None if there is none.
         post: What follows the addition, or None.
         skip: False for a layer of a plain network, ``y = branch(x)``: deleting it hands its input on.
 
     Shortcut, preact, scale and post are each a :data:`Transform`, so that a functional ReLU or a shortcut without a
     module of its own can be said: ``post=torch.relu``.
+
+    Raises:
+        TypeError: If a part is something else.
 
     References:
         Veit, Wilber & Belongie 2016, equation 2 (arXiv:1605.06431).
@@ -55,9 +57,24 @@ class Branch:
     exit: str
     shortcut: Transform = None
     preact: Transform = None
-    scale: Transform = None
+    scale: Transform | float = None
     post: Transform = None
     skip: bool = True
+
+    def __post_init__(self) -> None:
+        entries = self.entry if isinstance(self.entry, tuple) else (self.entry,)
+        for name, value in (*(("entry", entry) for entry in entries), ("exit", self.exit)):
+            if not isinstance(value, str):
+                raise TypeError(f"expected Branch({name}=...) as the name of a submodule, got {value!r:.60}.")
+        for name in ("shortcut", "preact", "scale", "post"):
+            value = getattr(self, name)
+            is_number = name == "scale" and isinstance(value, int | float)
+            if not (value is None or isinstance(value, str) or callable(value) or is_number):
+                number = "a number, " if name == "scale" else ""
+                raise TypeError(
+                    f"expected Branch({name}=...) as {number}the name of a submodule, a function of one tensor or "
+                    f"None, got {type(value).__name__} {value!r:.60}."
+                )
 
 
 Adapter: TypeAlias = Callable[..., "Branch | Chain | None"]
@@ -67,8 +84,8 @@ _A = TypeVar("_A", bound=Adapter)
 @singledispatch
 def _describe(block: nn.Module) -> Branch | Chain | None:
     raise TypeError(
-        f"expected a residual block that an adapter describes, got {_class_name(type(block))}."
-        f"{KNOWN_CLASSES}{known_blocks()}. Register an adapter with resnet_lesion.register_adapter; see {HOW_TO}."
+        f"expected a residual block that an adapter describes, got {_class_name(type(block))}. Register an adapter "
+        f"with resnet_lesion.register_adapter; see {HOW_TO}."
     )
 
 
@@ -118,7 +135,8 @@ def find_branch(block: nn.Module) -> Branch | Chain | None:
         Its branch, or the chain of blocks that it is, or None if this instance has no skip.
 
     Raises:
-        TypeError: If no adapter knows the class, or it overrides the ``forward`` that its adapter was written for.
+        TypeError: If no adapter knows the class, it overrides the ``forward`` that its adapter was written for, or the
+            adapter returns something else.
 
     Example:
         >>> import resnet_lesion as rl, timm
@@ -131,7 +149,13 @@ def find_branch(block: nn.Module) -> Branch | Chain | None:
             f"{_class_name(type(block))} overrides the forward of {_class_name(adapted)}, so the adapter of that class "
             f"may not describe it. Register an adapter for the subclass; see {HOW_TO}."
         )
-    return _describe(block)
+    found = _describe(block)
+    if not (found is None or isinstance(found, Branch) or hasattr(found, "links")):
+        raise TypeError(
+            f"expected the adapter of {_class_name(type(block))} to return a Branch, a Chain or None, got "
+            f"{type(found).__name__} {found!r:.60}; see {HOW_TO}."
+        )
+    return found
 
 
 def is_block(module: nn.Module) -> bool:
@@ -146,11 +170,6 @@ def load_adapters() -> None:
             entry_point.load()
         except Exception as error:  # a stranger's broken package must not take everybody's blocks away
             warnings.warn(f"adapters {entry_point.value!r} could not be loaded: {error}", stacklevel=2)
-
-
-def known_blocks() -> str:
-    """List the block classes that adapters know, for an error message."""
-    return ", ".join(sorted(map(_class_name, _known_classes())))
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -69,13 +69,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if args.debug:
             raise
-        text = " ".join(str(error).split()) or type(error).__name__
+        text = " ".join(_of_worker(str(error)).split()) or type(error).__name__
         if isinstance(error, _BAD_INPUT):
             print(f"resnet-lesion: {text}", file=sys.stderr)
             return 2
         print(f"resnet-lesion: {type(error).__name__}: {text} (--debug shows where)", file=sys.stderr)
         return 1
     return 0
+
+
+def _of_worker(text: str) -> str:
+    """Return what a loading process says went wrong, without its traceback."""
+    return text.strip().splitlines()[-1].partition(": ")[2] if "Original Traceback" in text else text
 
 
 def _demo(args: argparse.Namespace) -> None:

@@ -65,7 +65,7 @@ def refuse_defects(found: Tensor, n_classes: int) -> None:
     if out_of_range:
         raise ValueError(
             f"expected labels from 0 to {n_classes - 1}, as the model has {n_classes} outputs, got labels outside. "
-            "Does the data set number its classes as the model does?"
+            "Does the data set number its classes as the model does, from 0 on?"
         )
 
 

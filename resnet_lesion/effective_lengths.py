@@ -108,7 +108,9 @@ def _sampled(source: xr.Dataset, coverage: float, n_bootstrap: int, seed: int) -
     return xr.Dataset(
         {
             "mean_gradient_norm": variable(by_length, mean, "mean norm of a single path's gradient"),
-            "total_gradient": variable(by_length, count * mean, "number of paths times mean norm of one's gradient"),
+            "total_gradient": variable(
+                by_length, count * mean, "number of paths times mean norm of one path's gradient"
+            ),
             "gradient_share": variable(by_length, share[0], "share of the total gradient"),
             "effective_low": variable((), low[0], "shortest effective path length"),
             "effective_high": variable((), high[0], "longest effective path length"),

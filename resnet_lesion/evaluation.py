@@ -108,7 +108,7 @@ def count(
         perturbations_per_eval: The largest number of rows in one forward pass; None for what memory holds.
     """
     network = run.network
-    with run.images("lesions") as images, torch.no_grad():
+    with run.images(run.name.replace("_", " ")) as images, torch.no_grad():
         trace = network.trace(images.first)
         require_logits(trace)
         rows = lesions(trace) if callable(lesions) else lesions

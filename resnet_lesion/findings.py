@@ -109,8 +109,15 @@ def _exact(dataset: xr.Dataset) -> str:
     largest = gradient.isel(path_length=int(gradient.argmax("path_length")))
     return (
         "Gradient of all paths of one length together: its norm is largest, "
-        f"{float(largest):.3g}, for paths through {_blocks(largest['path_length'])}."
+        f"{float(largest):.3g}, for paths through {_blocks(largest['path_length'])}{_deviation(dataset)}."
     )
+
+
+def _deviation(dataset: xr.Dataset) -> str:
+    n, lengths = dataset.sizes["layer"], dataset.sizes["path_length"]
+    if "convergence_delta" not in dataset or lengths <= n:  # without the longest it is what those carry
+        return ""
+    return f"; all lengths together are the gradient, but for {float(dataset['convergence_delta']):.1g} of it at most"
 
 
 def _comparison(dataset: xr.Dataset) -> str:

@@ -79,7 +79,7 @@ class Linearization:
         network.require_skips()
         modules = [block.module for block in network.blocks]
         self._network, self._n, self._n_gradients = network, len(inputs), n_gradients
-        self._graphs: dict[int, _BlockGraph] = {}
+        self._graphs: dict[int, BlockGraph] = {}
         block_inputs: list[Tensor] = []
         block_outputs: list[Tensor] = []
         ran: list[int] = []
@@ -146,7 +146,7 @@ class Linearization:
         gradients = self._head
         for i in reversed(range(first, len(self._network))):
             with torch.enable_grad():
-                graph = _BlockGraph(self._network.blocks[i], self._block_inputs[i], len(gradients))
+                graph = BlockGraph(self._network.blocks[i], self._block_inputs[i], len(gradients))
             gradients = graph.post(gradients)
             branch = graph.branch(gradients[:max_length])
             longer = branch.new_zeros(len(branch) + 1, *branch.shape[1:])
@@ -172,7 +172,7 @@ class Linearization:
         ):
             if i not in self._graphs:  # kept for the next set of paths
                 with torch.enable_grad():
-                    self._graphs[i] = _BlockGraph(
+                    self._graphs[i] = BlockGraph(
                         self._network.blocks[i], self._block_inputs[i], max(1, self._n_gradients // 2)
                     )
             graph = self._graphs[i]
@@ -196,8 +196,17 @@ class Linearization:
         return gradients if link is None else _pull_back(link.output, link.leaf, gradients)
 
 
-class _BlockGraph:
-    """One block's vector-Jacobian products at a given input."""
+class BlockGraph:
+    """One block's vector-Jacobian products at a given input, by what its adapter says.
+
+    Args:
+        block: The block.
+        x: (N, ...) its input.
+        n_gradients: About how many gradients will be carried at once.
+
+    Raises:
+        AdapterError: If the branch's exit does not run once.
+    """
 
     def __init__(self, block: Block, x: Tensor, n_gradients: int) -> None:
         self._leaf = _repeated(x, _lanes(x, n_gradients)).requires_grad_()
@@ -224,12 +233,15 @@ class _BlockGraph:
             self._post = block.post(self._sum.clone())  # a leaf cannot be changed in place
 
     def post(self, gradients: Tensor) -> Tensor:
+        """Carry gradients (K, N, ...) from the block's output to the sum of shortcut and branch."""
         return gradients if self._sum is None else _pull_back(self._post, self._sum, gradients)
 
     def branch(self, gradients: Tensor, out: Tensor | None = None) -> Tensor:
+        """Carry gradients from the sum through the branch to the block's input."""
         return _pull_back(self._branch, self._leaf, gradients, out)
 
     def shortcut(self, gradients: Tensor, out: Tensor) -> Tensor:
+        """Carry gradients from the sum through the shortcut to the block's input."""
         if self._shortcut is None:
             return out.copy_(gradients)
         return _pull_back(self._shortcut, self._leaf, gradients, out)

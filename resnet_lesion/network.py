@@ -248,7 +248,7 @@ class ResidualNetwork:
         if plain is not None:
             raise PathsError(
                 f"expected a residual network, but {plain!r} has no skip: a plain network has a single path. "
-                "Deletion, Reorder and evaluate work on it."
+                "Deletion, Reorder and evaluate work on it. If other blocks have a skip, let its adapter return None."
             )
 
     def forwards(self) -> list[Forward]:

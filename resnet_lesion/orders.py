@@ -92,8 +92,9 @@ def as_counts(name: str, counts: int | Iterable[int], low: int, high: int) -> li
         values = [operator.index(c) for c in (counts if isinstance(counts, Iterable) else [counts])]
     except TypeError as error:
         raise TypeError(f"expected {name} to be an integer or several, got {counts!r:.60}.") from error
-    if not values or len(set(values)) != len(values) or min(values) < low or max(values) > high:
-        raise ValueError(f"expected {name} to be different counts from {low} to {high}, got {values}.")
+    outside = [value for value in values if not low <= value <= high]
+    if not values or len(set(values)) != len(values) or outside:
+        raise ValueError(f"expected {name} to be different counts from {low} to {high}, got {outside or values}.")
     return values
 
 

@@ -7,7 +7,7 @@ from collections import Counter
 import torch
 from torch import nn
 
-from resnet_lesion.branch import HOW_TO, KNOWN_CLASSES, known_blocks
+from resnet_lesion.branch import HOW_TO
 
 
 def analysable(model: object) -> nn.Module:
@@ -59,6 +59,6 @@ def no_blocks(model: nn.Module) -> str:
     )
     seen = ", ".join(name for name, _ in own.most_common(5)) or "only torch.nn modules"
     return (
-        f"{type(model).__qualname__} has no residual block that an adapter knows. Its own classes: {seen}."
-        f"{KNOWN_CLASSES}{known_blocks()}. To add one, see {HOW_TO}."
+        f"{type(model).__qualname__} has no residual block that an adapter knows. Its own classes: {seen}. Register an "
+        f"adapter for its blocks, see {HOW_TO}; resnet_lesion.supported_models tells which of timm's models need none."
     )

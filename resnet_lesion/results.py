@@ -122,12 +122,17 @@ def differences(a: Mapping[str, object], b: Mapping[str, object], prefix: str = 
 
 
 def model_name(model: nn.Module) -> str:
-    """Return timm's name of the model with its tag, or its class."""
+    """Return timm's name of the model with its tag, or its class.
+
+    timm does not say whether it has loaded the tag's weights; the hash of the weights tells. With another number of
+    outputs they are not those, and there is no tag.
+    """
     config = getattr(model, "pretrained_cfg", None) or {}
     name, tag = config.get("architecture"), config.get("tag")
     if not name:
         return type(model).__name__
-    return f"{name}.{tag}" if tag else str(name)
+    as_tagged = getattr(model, "num_classes", None) == config.get("num_classes")
+    return f"{name}.{tag}" if tag and as_tagged else str(name)
 
 
 def array_hash(array: NDArray[Any]) -> str:

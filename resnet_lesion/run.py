@@ -63,6 +63,7 @@ class Run:
         show_progress: Show a progress bar.
 
     Attributes:
+        name: What it is called in the names of its files.
         shard: Which part of it.
         shape: The shape of an image, once the data has been looked at.
         total: Number of images that were counted.
@@ -83,6 +84,7 @@ class Run:
         show_progress: bool = True,
     ) -> None:
         self.network, self.data, self.shard = network, data, as_shard(shard)
+        self.name = name
         self.total = self.skipped = 0
         self.shape: tuple[int, ...] = ()
         self._show_progress, self._origin = show_progress, origin(network, title, options)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from resnet_lesion.block import Forward, replaced_forwards
-from resnet_lesion.branch import KNOWN_CLASSES, did_you_mean, find_branch, is_block
+from resnet_lesion.branch import did_you_mean, find_branch, is_block
 from resnet_lesion.errors import AdapterError
 from resnet_lesion.linearization import Linearization
 from resnet_lesion.network import ResidualNetwork, Trace, wrap
@@ -171,7 +171,7 @@ def _twin(model: nn.Module | ResidualNetwork) -> nn.Module:
 
 
 def _short(error: Exception) -> str:
-    return str(error).partition(KNOWN_CLASSES)[0]
+    return str(error).partition(" Register an adapter")[0]
 
 
 def _no_path_gradients(network: ResidualNetwork, size: Sequence[int], trace: Trace) -> str:

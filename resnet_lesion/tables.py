@@ -71,7 +71,7 @@ def _error_table(dataset: xr.Dataset, dim: str, ranked: bool) -> list[list[str]]
         heading = f"{dim} (the {len(chosen)} worst of {dataset.sizes[dim]})"
     else:
         chosen = _spread(dataset.sizes[dim])
-        heading = str(dataset[dim].attrs.get("long_name", dim))
+        heading = _heading(dataset, dim, chosen)
     rows = [[heading, "error", "95 % interval", "loss", "agreement"]]
     for i in chosen:
         one = dataset.isel({dim: i})
@@ -82,11 +82,17 @@ def _error_table(dataset: xr.Dataset, dim: str, ranked: bool) -> list[list[str]]
     return rows
 
 
+def _heading(dataset: xr.Dataset, dim: str, chosen: list[int]) -> str:
+    name, size = str(dataset[dim].attrs.get("long_name", dim)), dataset.sizes[dim]
+    return name if len(chosen) == size else f"{name} ({len(chosen)} of {size})"
+
+
 def _draws_table(dataset: xr.Dataset, dim: str) -> list[list[str]]:
     """Tabulate mean and extremes over the draws along one dimension."""
     columns = [name for name in ("kendall_tau", "error", "loss", "agreement") if has(dataset, name, dim)]
-    rows = [[str(dataset[dim].attrs.get("long_name", dim)), *(f"mean {name}" for name in columns), "error, range"]]
-    for i in _spread(dataset.sizes[dim]):
+    chosen = _spread(dataset.sizes[dim])
+    rows = [[_heading(dataset, dim, chosen), *(f"mean {name}" for name in columns), "error, range"]]
+    for i in chosen:
         one = dataset.isel({dim: i})
         means = [f"{float(one[name].mean()):.3f}" for name in columns]
         extremes = f"{float(one['error'].min()):.3f} to {float(one['error'].max()):.3f}"

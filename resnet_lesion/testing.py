@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from resnet_lesion.block import Block
 from resnet_lesion.branch import HOW_TO
 from resnet_lesion.errors import AdapterError
+from resnet_lesion.linearization import BlockGraph
 from resnet_lesion.network import ResidualNetwork, wrap
 from resnet_lesion.routing import route
 
@@ -30,9 +31,9 @@ def check_adapter(model: nn.Module | ResidualNetwork, inputs: Tensor) -> float:
     ReLU does not show on inputs that are positive already. For each block,
 
     1. ``block(x)`` equals ``post(shortcut(x) + scale(branch(x)))``;
-    2. deleting it equals zeroing the branch's exit, to the last bit;
+    2. deleting it equals zeroing the branch's exit;
     3. routing the gradient does not change the forward value, and the gradients through branch and shortcut add up to
-       the whole;
+       the whole, both as the block computes them and as its adapter says;
     4. no hook and no other change is left behind.
 
     Args:
@@ -114,9 +115,7 @@ def _deletion(block: Block, x: Tensor) -> float:
         zeroed = block.module(x.clone())
     with torch.no_grad():
         deleted = block.without_branch(x)
-    if not torch.equal(zeroed, deleted):
-        raise AdapterError(f"block {block.layer!r}: deleting it is not zeroing its exit {block.branch.exit!r}.{_FIX}")
-    return 0.0
+    return _checked(block, f"deleting it is not zeroing its exit {block.branch.exit!r}", deleted, zeroed)
 
 
 def _zeros(_module: nn.Module, _args: Any, output: Tensor) -> Tensor:
@@ -124,21 +123,36 @@ def _zeros(_module: nn.Module, _args: Any, output: Tensor) -> Tensor:
 
 
 def _gradient(block: Block, x: Tensor) -> float:
+    def weights_of(y: Tensor) -> Tensor:
+        # any fixed weights will do; these are all different
+        return torch.linspace(0.5, 1.5, y.numel(), dtype=y.dtype, device=y.device).reshape(y.shape)
+
     def through(*path: bool) -> tuple[Tensor, Tensor]:
         leaf = x.clone().requires_grad_()
         with torch.enable_grad(), ExitStack() as stack:
             for choice in path:
                 route(stack, [block], np.array([choice]))
             y = block.module(leaf.clone())
-            # any fixed weights will do; these are all different
-            weights = torch.linspace(0.5, 1.5, y.numel(), dtype=y.dtype, device=y.device).reshape(y.shape)
-            (gradient,) = torch.autograd.grad((y * weights).sum(), leaf, allow_unused=True, materialize_grads=True)
+            total = (y * weights_of(y)).sum()
+            (gradient,) = torch.autograd.grad(total, leaf, allow_unused=True, materialize_grads=True)
         return y.detach(), gradient
 
     (y, whole), (y_branch, branch), (y_skip, skip) = through(), through(True), through(False)
     if not (torch.equal(y, y_branch) and torch.equal(y, y_skip)):
         raise AdapterError(f"block {block.layer!r}: routing the gradient changes the forward value.{_FIX}")
-    return _checked(block, "the gradients through branch and shortcut do not add up", branch + skip, whole)
+    sides = _checked(block, "the gradients through branch and shortcut do not add up", branch + skip, whole)
+    try:
+        with torch.enable_grad():
+            graph = BlockGraph(block, x, 1)
+        arrived = graph.post(weights_of(y)[None])
+        carried = graph.branch(arrived) + graph.shortcut(arrived, torch.empty_like(x)[None])
+    except RuntimeError as error:
+        raise AdapterError(
+            f"block {block.layer!r} ({type(block.module).__name__}): no gradient passes what its adapter says: {error}."
+            f"{_FIX}"
+        ) from error
+    what = "the gradients through branch and shortcut, as its adapter says them, do not add up"
+    return max(sides, _checked(block, what, carried[0], whole))
 
 
 _FIX = f" Correct its adapter; see {HOW_TO}."

@@ -57,7 +57,7 @@ def verify(network: ResidualNetwork, inputs: Tensor) -> float:
         # `not <=` so that NaN fails too
         if not deviation <= 16 * torch.finfo(y.dtype).eps:
             raise AdapterError(
-                f"block {block.layer!r} ({type(block.module).__name__}) is not post(shortcut(x) + branch(x)) as "
+                f"block {block.layer!r} ({type(block.module).__name__}) is not post(shortcut(x) + scale(branch(x))) as "
                 f"{block.branch} says: relative deviation {deviation:.3g}. Correct its adapter; see {HOW_TO}."
             )
         deviations.append(deviation)

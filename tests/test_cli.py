@@ -375,3 +375,14 @@ def test_plot(tmp_path, capsys, out):
     assert capsys.readouterr().out == f"{expected}\n"
     with Image.open(expected) as image:
         assert image.size == (1200, 675)
+
+
+def test_what_a_loading_process_says_is_one_line(folder, tmp_path, capsys):
+    broken = next(folder.rglob("*.png"))
+    broken.write_bytes(b"nothing")
+    command = ("study", MODEL, "--data", folder, "--workers", 1, "--batch-size", 4, "--out", tmp_path / "out.nc")
+    assert run(*command) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("resnet-lesion: the image ")
+    assert "Traceback" not in error
+    assert error.endswith("leave such images out with --skip-unreadable.")

@@ -29,7 +29,8 @@ def test_findings_of_a_study_are_computed():
         "Paths left with 6 blocks deleted: 50 % of those through 1 block and 0.11 % of those through 6 blocks.",
         "Blocks swapped: the mean error is 3 % at a mean Kendall's tau of 0.97, 15 % at a mean Kendall's tau of 0.85 "
         "and 60 % at a mean Kendall's tau of 0.40.",
-        "Gradient of all paths of one length together: its norm is largest, 1, for paths through 0 blocks.",
+        "Gradient of all paths of one length together: its norm is largest, 1, for paths through 0 blocks; all lengths "
+        "together are the gradient, but for 1e-07 of it at most.",
         "Gradient along one path: with each block that the path passes its mean norm changes by a factor of 0.5, "
         "fitted over 0 to 12 blocks.",
         "Effective paths: 88 % of the gradient passes 2 to 6 blocks (61 % of the paths).",

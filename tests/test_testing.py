@@ -6,9 +6,11 @@ import pytest
 import torch
 from timm.layers import FilterResponseNormTlu2d, create_conv2d
 from timm.models import resnetv2
+from torch import nn
 from torch.nn import functional as F
 
 import resnet_lesion as rl
+from resnet_lesion.summary import summarise
 from resnet_lesion.testing import check_adapter
 
 
@@ -77,3 +79,94 @@ def test_wrong_adapters_are_caught(kind, wrong):
 def test_a_model_without_blocks_is_refused():
     with pytest.raises(TypeError, match="no residual block that an adapter knows"):
         check_adapter(torch.nn.Linear(2, 2), torch.zeros(1, 2))
+
+
+class Halved(nn.Module):
+    """Its branch counts half, its shortcut is a projection, and a SiLU follows."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm, self.side = nn.Conv2d(3, 3, 3, padding=1), nn.BatchNorm2d(3), nn.Conv2d(3, 3, 1)
+
+    def forward(self, x):
+        return F.silu(self.side(x) + 0.5 * self.norm(self.conv(x)))
+
+
+RIGHT = rl.Branch(entry="conv", exit="norm", shortcut="side", scale=0.5, post=F.silu)
+
+
+@rl.register_adapter(Halved)
+def halved(block):
+    return block.adapter(block)
+
+
+def checked(adapter):
+    block = Halved()
+    block.adapter = adapter
+    return check_adapter(nn.Sequential(block), torch.randn(2, 3, 8, 8))
+
+
+def test_numbers_and_other_ways_to_write_the_same_are_right():
+    assert checked(lambda block: RIGHT) < 1e-12
+    same = dataclasses.replace(RIGHT, scale=lambda t: t / 2, post=lambda t: t * torch.sigmoid(t))
+    assert checked(lambda block: same) < 1e-12
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"scale": lambda t: 0.25 * t + 0.25 * t.detach()}, "as its adapter says them, do not add up"),
+        ({"post": lambda t: F.silu(t).detach()}, "no gradient passes what its adapter says"),
+        ({"scale": 0.25}, r"is not post\(shortcut\(x\) \+ scale\(branch\(x\)\)\)"),
+        ({"post": torch.relu}, r"is not post\(shortcut\(x\) \+ scale\(branch\(x\)\)\)"),
+    ],
+)
+def test_wrong_numbers_and_wrong_gradients_are_caught(change, words):
+    with pytest.raises(rl.AdapterError, match=words):
+        checked(lambda block: dataclasses.replace(RIGHT, **change))
+
+
+def test_a_shortcut_without_its_whole_gradient_is_caught():
+    def adapter(block):
+        return dataclasses.replace(RIGHT, shortcut=lambda t: block.side(t) / 2 + block.side(t).detach() / 2)
+
+    with pytest.raises(rl.AdapterError, match="as its adapter says them, do not add up"):
+        checked(adapter)
+
+
+@pytest.mark.parametrize(
+    ("parts", "words"),
+    [
+        (
+            {"entry": nn.Identity(), "exit": "b"},
+            r"expected Branch\(entry=...\) as the name of a submodule, got Identity",
+        ),
+        ({"entry": "a", "exit": None}, r"expected Branch\(exit=...\) as the name of a submodule, got None"),
+        (
+            {"entry": "a", "exit": "b", "scale": torch.ones(1)},
+            r"Branch\(scale=...\) as a number, the name .* got Tensor",
+        ),
+        ({"entry": "a", "exit": "b", "post": 1.0}, r"Branch\(post=...\) as the name of a submodule, a function"),
+    ],
+)
+def test_parts_of_the_wrong_kind_are_refused(parts, words):
+    with pytest.raises(TypeError, match=words):
+        rl.Branch(**parts)
+
+
+def test_an_adapter_that_returns_something_else_is_refused():
+    with pytest.raises(TypeError, match=r"adapter of .*Halved to return a Branch, a Chain or None, got str 'conv'"):
+        checked(lambda block: "conv")
+
+
+def test_path_gradients_of_a_wrong_adapter_come_with_a_warning():
+    block = Halved()
+    block.adapter = lambda _: dataclasses.replace(RIGHT, post=torch.relu)
+    model = nn.Sequential(block, nn.Flatten(), nn.Linear(192, 3))
+    data = torch.randn(2, 3, 8, 8), torch.tensor([0, 2])
+    with pytest.warns(UserWarning, match="deviate from the ordinary gradient by .*an adapter is wrong"):
+        result = rl.PathGradient(model).analyze(data, show_progress=False)
+    block.adapter = lambda _: RIGHT
+    right = rl.PathGradient(model).analyze(data, show_progress=False)
+    assert right.convergence_delta < 1e-5 < 0.1 < result.convergence_delta
+    assert "all lengths together are the gradient, but for" in summarise(right)
