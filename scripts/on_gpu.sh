@@ -9,7 +9,8 @@ here=$(cd "$(dirname "$0")/.." && pwd)
 failed=0
 
 if ! grep -qs ' passed' "$out/tests.txt"; then
-    (cd "$here" && python -m pytest -q -m gpu) >"$out/tests.txt" 2>&1 || failed=1
+    # one process, as there is one GPU
+    (cd "$here" && python -m pytest -q -o addopts=--import-mode=importlib -m gpu) >"$out/tests.txt" 2>&1 || failed=1
 fi
 if (($#)); then
     # networks of this size keep a GPU waiting for the next launch, so that several share it
