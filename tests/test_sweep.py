@@ -14,8 +14,7 @@ import write_tables
 
 import resnet_lesion as rl
 
-# one process asks timm, for all
-pytestmark = [pytest.mark.sweep, pytest.mark.xdist_group("timm")]
+pytestmark = pytest.mark.sweep
 
 
 @pytest.fixture(scope="module")
