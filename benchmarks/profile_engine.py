@@ -29,7 +29,7 @@ from timing import OURS
 from resnet_lesion.results import weights_hash
 
 _KEPT = CASES["engine-memory-kept"].environment
-_TURNS = 5
+_TURNS = 3
 
 
 def usage(run: Callable[[], object]) -> np.ndarray:
