@@ -31,7 +31,7 @@ def check_adapter(model: nn.Module | ResidualNetwork, inputs: Tensor) -> float:
     ReLU does not show on inputs that are positive already. For each block,
 
     1. ``block(x)`` equals ``post(shortcut(x) + scale(branch(x)))``;
-    2. deleting it equals zeroing the branch's exit;
+    2. deleting it equals zeroing the branch's exit, to the last bit;
     3. routing the gradient does not change the forward value, and the gradients through branch and shortcut add up to
        the whole, both as the block computes them and as its adapter says;
     4. no hook and no other change is left behind.
@@ -115,7 +115,13 @@ def _deletion(block: Block, x: Tensor) -> float:
         zeroed = block.module(x.clone())
     with torch.no_grad():
         deleted = block.without_branch(x)
-    return _checked(block, f"deleting it is not zeroing its exit {block.branch.exit!r}", deleted, zeroed)
+    deviation = _checked(block, f"deleting it is not zeroing its exit {block.branch.exit!r}", deleted, zeroed)
+    if not torch.equal(zeroed, deleted):
+        raise AdapterError(
+            f"block {block.layer!r}: deleting it is not zeroing its exit {block.branch.exit!r} to the last bit; "
+            f"relative deviation {deviation:.3g}. Let its adapter name the functions that the block calls; see {HOW_TO}."
+        )
+    return deviation
 
 
 def _zeros(_module: nn.Module, _args: Any, output: Tensor) -> Tensor:

@@ -106,10 +106,16 @@ def checked(adapter):
     return check_adapter(nn.Sequential(block), torch.randn(2, 3, 8, 8))
 
 
-def test_numbers_and_other_ways_to_write_the_same_are_right():
+def test_a_factor_may_be_a_number_or_a_function():
     assert checked(lambda block: RIGHT) < 1e-12
-    same = dataclasses.replace(RIGHT, scale=lambda t: t / 2, post=lambda t: t * torch.sigmoid(t))
-    assert checked(lambda block: same) < 1e-12
+    assert checked(lambda block: dataclasses.replace(RIGHT, scale=lambda t: t / 2)) < 1e-12
+
+
+def test_another_way_to_write_the_same_is_told_from_a_mistake():
+    with pytest.raises(
+        rl.AdapterError, match=r"to the last bit; relative deviation \d.*e-1\d\. Let its adapter name the"
+    ):
+        checked(lambda block: dataclasses.replace(RIGHT, post=lambda t: t * torch.sigmoid(t)))
 
 
 @pytest.mark.parametrize(
