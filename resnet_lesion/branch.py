@@ -85,7 +85,7 @@ _A = TypeVar("_A", bound=Adapter)
 def _describe(block: nn.Module) -> Branch | Chain | None:
     raise TypeError(
         f"expected a residual block that an adapter describes, got {_class_name(type(block))}. Register an adapter "
-        f"with resnet_lesion.register_adapter; see {HOW_TO}."
+        f"with resnet_lesion.register_adapter; see {HOW_TO}. Known block classes: {known_blocks()}."
     )
 
 
@@ -170,6 +170,11 @@ def load_adapters() -> None:
             entry_point.load()
         except Exception as error:  # a stranger's broken package must not take everybody's blocks away
             warnings.warn(f"adapters {entry_point.value!r} could not be loaded: {error}", stacklevel=2)
+
+
+def known_blocks() -> str:
+    """List the block classes that adapters know, for an error message."""
+    return ", ".join(sorted(map(_class_name, _known_classes())))
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -7,7 +7,7 @@ from collections import Counter
 import torch
 from torch import nn
 
-from resnet_lesion.branch import HOW_TO
+from resnet_lesion.branch import HOW_TO, known_blocks
 
 
 def analysable(model: object) -> nn.Module:
@@ -60,5 +60,6 @@ def no_blocks(model: nn.Module) -> str:
     seen = ", ".join(name for name, _ in own.most_common(5)) or "only torch.nn modules"
     return (
         f"{type(model).__qualname__} has no residual block that an adapter knows. Its own classes: {seen}. Register an "
-        f"adapter for its blocks, see {HOW_TO}; resnet_lesion.supported_models tells which of timm's models need none."
+        f"adapter for its blocks, see {HOW_TO}; resnet_lesion.supported_models tells which of timm's models need none. "
+        f"Known block classes: {known_blocks()}."
     )

@@ -119,7 +119,7 @@ def _deletion(block: Block, x: Tensor) -> float:
     if not torch.equal(zeroed, deleted):
         raise AdapterError(
             f"block {block.layer!r}: deleting it is not zeroing its exit {block.branch.exit!r} to the last bit; "
-            f"relative deviation {deviation:.3g}. Let its adapter name the functions that the block calls; see {HOW_TO}."
+            f"relative deviation {deviation:.3g}. Let its adapter name what the block itself calls; see {HOW_TO}."
         )
     return deviation
 

@@ -60,8 +60,11 @@ def test_an_instance_without_a_skip_is_no_block():
     assert rl.wrap(model).layers == ("0", "2")
 
 
-def test_an_unknown_class_is_named():
-    with pytest.raises(TypeError, match=r"got torch\.nn\.modules\.linear\.Linear\. Register an adapter with .*see"):
+def test_an_unknown_class_is_named_with_those_known():
+    with pytest.raises(
+        TypeError,
+        match=r"got torch\.nn\.modules\.linear\.Linear\. Register .*see .*Known .*: .*timm\.models\.resnet\.BasicBlock",
+    ):
         rl.find_branch(nn.Linear(1, 1))
 
 

@@ -282,7 +282,10 @@ def without_known_blocks():
         (with_a_compiled_stage, "submodule 'stage1' is compiled"),
         (without_statistics, r"'stage1.0.bn1' \(BatchNorm2d\) normalises with the statistics of its batch"),
         (with_a_subclass, "Overrides overrides the forward of models.PostActivation.*Register an adapter"),
-        (without_known_blocks, r"no residual block .*Its own classes: .*Unknown.*Register an adapter for its blocks"),
+        (
+            without_known_blocks,
+            r"no residual block .*Its own .*Unknown.*Register an adapter.*Known block classes: .*BasicBlock",
+        ),
         (lambda: nn.Sequential(nn.Linear(2, 2)), "no residual block .*only torch.nn modules"),
     ],
 )

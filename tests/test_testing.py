@@ -112,9 +112,7 @@ def test_a_factor_may_be_a_number_or_a_function():
 
 
 def test_another_way_to_write_the_same_is_told_from_a_mistake():
-    with pytest.raises(
-        rl.AdapterError, match=r"to the last bit; relative deviation \d.*e-1\d\. Let its adapter name the"
-    ):
+    with pytest.raises(rl.AdapterError, match=r"to the last bit; relative deviation \d.*e-1\d\. Let its adapter name"):
         checked(lambda block: dataclasses.replace(RIGHT, post=lambda t: t * torch.sigmoid(t)))
 
 
