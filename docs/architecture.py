@@ -20,7 +20,18 @@ LAYERS: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "figures": (
         "figures and words for a result",
-        ("report", "accessor", "plots", "drawing", "summary", "findings", "tables", "quantities"),
+        (
+            "report",
+            "accessor",
+            "plots",
+            "lesion_plots",
+            "path_plots",
+            "drawing",
+            "summary",
+            "findings",
+            "tables",
+            "quantities",
+        ),
     ),
     "analyzers": (
         "what is asked of a network",

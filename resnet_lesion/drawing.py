@@ -22,6 +22,7 @@ BLUE, VERMILLION, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#777777"
 # colour and marker of each of several networks
 LINES = ((BLUE, "o"), (GREEN, "D"), ("#CC79A7", "^"), (VERMILLION, "s"), ("#E69F00", "v"), ("#56B4E9", "P"))
 COLOURS = "cividis"
+STANDARD_ERRORS = 1.96  # half a 95 % interval
 _SIZE = (8.0, 4.5)
 _LAYER_LABELS = 18
 _LABEL_WIDTH = 38
