@@ -22,24 +22,49 @@ class LesionAccessor:
         dataset: What an analyzer returned, or one group of what :func:`resnet_lesion.study` returned.
 
     Example:
-        >>> import resnet_lesion as rl, timm, torch
-        >>> model = timm.create_model("cifar_preactresnet110", pretrained=True)
-        >>> data = torch.randn(4, 3, 8, 8), torch.tensor([0, 1, 2, 3])
-        >>> deletion, gradient = rl.Deletion(model), rl.PathGradient(model)
-        >>> result = deletion.analyze(data, show_progress=False)
-        >>> result.lesion.most_important(3).sizes["layer"]
-        3
+        >>> import numpy as np, resnet_lesion as rl, timm, torch
+        >>> model = timm.create_model("resnet18", num_classes=4, zero_init_last=False)
+        >>> data, quiet = (torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 3])), {"show_progress": False}
+        >>> deletion, gradient, paths = rl.Deletion(model), rl.PathGradient(model), rl.EffectivePath(model)
+
+        The main figure of a result, and what it comes down to:
+
+        >>> alone = deletion.analyze(data, **quiet)
+        >>> alone.lesion.plot().get_xlabel(), alone.lesion.most_important(3).sizes["layer"]
+        ('Deleted block', 3)
+        >>> many = deletion.analyze(data, n_deleted=[1, 4], n_draws=2, **quiet)
+        >>> 0 <= many.lesion.auc() <= 1
+        True
+        >>> sampled = gradient.analyze(data, method="sample", n_draws=2, **quiet)
+        >>> sampled.lesion.decay_factor() > 0
+        True
+        >>> effective = paths.analyze(sampled)
+        >>> low, high = effective.lesion.effective_range()
+        >>> low <= high
+        True
+
+        Any figure by its name, on axes of one's own:
+
         >>> from matplotlib.figure import Figure
-        >>> result.lesion.plot(Figure().subplots()).get_xlabel()
-        'Deleted block'
-        >>> 0 <= deletion.analyze(data, n_deleted=[1, 20], n_draws=2, show_progress=False).lesion.auc() <= 1
-        True
-        >>> paths = gradient.analyze(data, method="sample", n_draws=2, show_progress=False)
-        >>> paths.lesion.decay_factor() < 1
-        True
-        >>> low, high = rl.EffectivePath(model).analyze(paths).lesion.effective_range()
-        >>> low < high
-        True
+        >>> axes = Figure(figsize=(20, 14), layout="constrained").subplots(4, 3).ravel()
+        >>> exact = gradient.analyze(data, method="exact", **quiet)
+        >>> swapped = rl.Reorder(model).analyze(data, n_swaps=[1, 2], n_draws=2, **quiet)
+        >>> figures = [
+        ...     alone.lesion.plot_error_by_block(axes[0]),
+        ...     many.lesion.plot_error_by_number_deleted(axes[1]),
+        ...     swapped.lesion.plot_error_by_kendall_tau(axes[2]),
+        ...     rl.evaluate(model, data, np.arange(8)[None], **quiet).lesion.plot_error_by_lesion(axes[3]),
+        ...     many.lesion.plot_remaining_paths(axes[4]),
+        ...     effective.lesion.plot_path_lengths(axes[5]),
+        ...     effective.lesion.plot_mean_gradient_by_length(axes[6]),
+        ...     exact.lesion.plot_sum_gradient_by_length(axes[7]),
+        ...     effective.lesion.plot_effective_paths(axes[8]),
+        ...     exact.lesion.plot_layer_gradient(axes[9]),
+        ...     rl.BlockStatistics(model).analyze(data, **quiet).lesion.plot_block_statistic(ax=axes[10]),
+        ...     rl.train(model, [data], rl.Recipe(epochs=2), **quiet).lesion.plot_training_curves(axes[11]),
+        ... ]
+        >>> [ax.get_title(loc="left").partition(":")[0] for ax in figures[:2]]
+        ['Error with each block deleted alone', 'Error with many blocks deleted']
     """
 
     def __init__(self, dataset: xr.Dataset) -> None:
@@ -64,51 +89,172 @@ class LesionAccessor:
         return next(iter(available.values()))(self._dataset, ax=ax)
 
     def plot_error_by_block(self, ax: Axes | None = None) -> Axes:
-        """Draw the error with each block deleted alone; see :func:`resnet_lesion.plots.error_by_block`."""
+        """Draw the error with each block deleted alone: figures 3 and 4 of the paper.
+
+        Args:
+            ax: Where to draw; None for a new figure.
+
+        Returns:
+            The axes, with a 95 % interval for each block, and the errors of the whole network and of guessing.
+
+        Raises:
+            ValueError: If this is not what ``Deletion.analyze`` returned without ``n_deleted``.
+        """
         return plots.error_by_block(self._dataset, ax)
 
     def plot_error_by_number_deleted(self, ax: Axes | None = None) -> Axes:
-        """Draw the error against how many blocks are deleted; see :func:`.plots.error_by_number_deleted`."""
+        """Draw the error against how many blocks are deleted at random: figure 5a of the paper.
+
+        Args:
+            ax: Where to draw; None for a new figure.
+
+        Returns:
+            The axes, with the mean over the draws, each of them, and their 10th to 90th percentile.
+
+        Raises:
+            ValueError: If this is not what ``Deletion.analyze`` returned with ``n_deleted``.
+        """
         return plots.error_by_number_deleted(self._dataset, ax)
 
     def plot_error_by_kendall_tau(self, ax: Axes | None = None) -> Axes:
-        """Draw the error against the order's Kendall's tau; see :func:`.plots.error_by_kendall_tau`."""
+        """Draw the error against the order's Kendall's tau: figure 5b of the paper.
+
+        Args:
+            ax: Where to draw; None for a new figure.
+
+        Returns:
+            The axes, with a point for each draw and the mean for each number of swaps; the damage grows to the right.
+
+        Raises:
+            ValueError: If this is not what ``Reorder.analyze`` returned.
+        """
         return plots.error_by_kendall_tau(self._dataset, ax)
 
     def plot_error_by_lesion(self, ax: Axes | None = None) -> Axes:
-        """Draw the error under each lesion of an evaluation; see :func:`.plots.error_by_lesion`."""
+        """Draw the error under each lesion that was asked for.
+
+        Args:
+            ax: Where to draw; None for a new figure.
+
+        Returns:
+            The axes, with a 95 % interval for each lesion.
+
+        Raises:
+            ValueError: If this is not what :func:`resnet_lesion.evaluate` returned.
+        """
         return plots.error_by_lesion(self._dataset, ax)
 
     def plot_remaining_paths(self, ax: Axes | None = None) -> Axes:
-        """Draw the share of paths that deletion leaves; see :func:`.plots.remaining_paths`."""
+        """Draw which share of the paths of each length deletion leaves: figure 7 of the paper.
+
+        Args:
+            ax: Where to draw; None for a new figure.
+
+        Returns:
+            The axes, with a line for each of at most six numbers of deleted blocks.
+
+        Raises:
+            ValueError: If this is not what ``Deletion.analyze`` returned with ``n_deleted``.
+        """
         return plots.remaining_paths(self._dataset, ax)
 
     def plot_path_lengths(self, ax: Axes | None = None) -> Axes:
-        """Draw the distribution of path lengths; see :func:`.plots.path_lengths`."""
+        """Draw the share of all paths that each length has: figure 6a of the paper.
+
+        Args:
+            ax: Where to draw; None for a new figure.
+
+        Returns:
+            The axes, with the central 95 % of the paths coloured.
+
+        Raises:
+            ValueError: If there is no ``path_fraction`` over ``path_length``, as ``EffectivePath.analyze`` returns it.
+        """
         return plots.path_lengths(self._dataset, ax)
 
     def plot_mean_gradient_by_length(self, ax: Axes | None = None) -> Axes:
-        """Draw the mean gradient norm of single paths; see :func:`.plots.mean_gradient_by_length`."""
+        """Draw the mean gradient norm of single paths against their length: figure 6b of the paper.
+
+        Args:
+            ax: Where to draw; None for a new figure.
+
+        Returns:
+            The axes, with a logarithmic scale and a 95 % interval.
+
+        Raises:
+            ValueError: If there is no ``mean_gradient_norm``, as ``PathGradient.analyze(method="sample")`` returns it.
+        """
         return plots.mean_gradient_by_length(self._dataset, ax)
 
     def plot_sum_gradient_by_length(self, ax: Axes | None = None) -> Axes:
-        """Draw the norm of all paths of a length together; see :func:`.plots.sum_gradient_by_length`."""
+        """Draw the norm of the gradient that all paths of one length carry together.
+
+        Args:
+            ax: Where to draw; None for a new figure.
+
+        Returns:
+            The axes, with a logarithmic scale and the norm of the whole gradient.
+
+        Raises:
+            ValueError: If there is no ``sum_gradient_norm``, as ``PathGradient.analyze(method="exact")`` returns it.
+        """
         return plots.sum_gradient_by_length(self._dataset, ax)
 
     def plot_effective_paths(self, ax: Axes | None = None) -> Axes:
-        """Draw the gradient that each path length carries; see :func:`.plots.effective_paths`."""
+        """Draw how much gradient the paths of each length carry: figure 6c of the paper.
+
+        Args:
+            ax: Where to draw; None for a new figure.
+
+        Returns:
+            The axes, with the effective range shaded.
+
+        Raises:
+            ValueError: If this is not what ``EffectivePath.analyze`` returned.
+        """
         return plots.effective_paths(self._dataset, ax)
 
     def plot_layer_gradient(self, ax: Axes | None = None) -> Axes:
-        """Draw the gradient at each block by path length; see :func:`.plots.layer_gradient`."""
+        """Draw the gradient at each block's input by path length, as an image.
+
+        Args:
+            ax: Where to draw; None for a new figure.
+
+        Returns:
+            The axes, with logarithmic colours.
+
+        Raises:
+            ValueError: If there is no ``layer_gradient_norm``, as ``PathGradient.analyze(method="exact")`` returns it.
+        """
         return plots.layer_gradient(self._dataset, ax)
 
     def plot_training_curves(self, ax: Axes | None = None) -> Axes:
-        """Draw how the training went; see :func:`.plots.training_curves`."""
+        """Draw how the training went.
+
+        Args:
+            ax: Where to draw; None for a new figure.
+
+        Returns:
+            The axes: the validation error against the epoch if there was validation data, else the loss.
+
+        Raises:
+            ValueError: If this is not what :func:`resnet_lesion.train` returned.
+        """
         return plots.training_curves(self._dataset, ax)
 
     def plot_block_statistic(self, name: str = "branch_to_skip_ratio", ax: Axes | None = None) -> Axes:
-        """Draw one number per block; see :func:`.plots.block_statistic`."""
+        """Draw one number per block.
+
+        Args:
+            name: Which variable over ``layer``.
+            ax: Where to draw; None for a new figure.
+
+        Returns:
+            The axes, with a 95 % interval if the dataset has the variable's standard error.
+
+        Raises:
+            ValueError: If there is no such variable over ``layer``, as ``BlockStatistics.analyze`` returns them.
+        """
         return plots.block_statistic(self._dataset, name, ax)
 
     def auc(self) -> float:

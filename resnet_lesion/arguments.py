@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import shtab
 
@@ -15,7 +15,7 @@ from resnet_lesion.training import Recipe
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command; ``command`` is the name of the subcommand that was chosen."""
-    whole = argparse.ArgumentParser(
+    whole = _Parser(
         prog="resnet-lesion",
         description="Which blocks and paths of a residual network matter? Lesion studies and path gradients.",
         epilog="examples:\n  resnet-lesion demo\n"
@@ -127,6 +127,13 @@ def _command(commands: Any, name: str, purpose: str, *examples: str) -> argparse
     )
     command.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return command
+
+
+class _Parser(argparse.ArgumentParser):
+    """Say what is wrong in one line, as the command does of everything else."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"resnet-lesion: {message.rstrip('.')}. {self.prog} --help shows what it takes.\n")
 
 
 class _Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):

@@ -25,6 +25,7 @@ COLOURS = "cividis"
 STANDARD_ERRORS = 1.96  # half a 95 % interval
 _SIZE = (8.0, 4.5)
 _LAYER_LABELS = 18
+_TICKS = 10
 _LABEL_WIDTH = 38
 
 
@@ -157,6 +158,13 @@ def integer_ticks(ax: Axes) -> None:
     from matplotlib.ticker import MaxNLocator
 
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def ticks_at(ax: Axes, values: NDArray[Any]) -> None:
+    """Put ticks of the horizontal axis at what was measured, or at every so manieth of that."""
+    from matplotlib.ticker import FixedLocator
+
+    ax.xaxis.set_major_locator(FixedLocator(values.tolist(), nbins=_TICKS))
 
 
 def layer_ticks(dataset: xr.Dataset) -> tuple[list[int], list[str]]:

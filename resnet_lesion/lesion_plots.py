@@ -23,6 +23,7 @@ from resnet_lesion.drawing import (
     points_by_layer,
     reference_levels,
     require,
+    ticks_at,
 )
 from resnet_lesion.quantities import has, mean_over_draws
 
@@ -138,7 +139,7 @@ def error_by_number_deleted(dataset: xr.Dataset, ax: Axes | None = None) -> Axes
     label = f"mean of {draws} draws" if draws > 1 else "error"
     ax.plot(x, mean_over_draws(error, "n_deleted").values, "-o", color=BLUE, markersize=4, label=label)
     ax.set_ylim(bottom=0)
-    integer_ticks(ax)
+    ticks_at(ax, x)
     return finished(ax, dataset, "Error with many blocks deleted", error, dataset["n_deleted"])
 
 

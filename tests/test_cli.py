@@ -293,7 +293,10 @@ def test_bad_usage_gives_exit_code_2(args, message, capsys):
     with pytest.raises(SystemExit) as exit_:
         run(*args)
     assert exit_.value.code == 2
-    assert message in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert error.endswith(" --help shows what it takes.\n")
 
 
 @pytest.mark.parametrize(

@@ -66,8 +66,6 @@ def test_it_begins_with_a_sentence(name):
 def test_parameters_and_what_comes_back_are_described(name):
     target = CALLABLES[name]
     doc, signature = inspect.getdoc(target), inspect.signature(target)
-    if ".plots." in doc:
-        return  # the accessor's figures are described where they are drawn
     parameters = [parameter for parameter in signature.parameters if parameter != "self"]
     missing = [p for p in parameters if not re.search(rf"^ *\*?{p}(, .*)?: ", doc, re.MULTILINE)]
     assert not missing or name.endswith(".forward")
@@ -77,9 +75,9 @@ def test_parameters_and_what_comes_back_are_described(name):
 
 @pytest.mark.parametrize("name", DOCUMENTED)
 def test_an_example_shows_it(name):
-    """Its own, or its class's; the figures are drawn by name in the example of their module."""
+    """Its own, or its class's."""
     own, cls, member = inspect.getdoc(DOCUMENTED[name]), *name.rpartition(".")[::2]
-    if ">>>" in own or ".plots." in own:
+    if ">>>" in own:
         return
     examples = "\n".join(re.findall(r">>>.*|\.\.\. .*", inspect.getdoc(DOCUMENTED[cls])))
     assert re.search(rf"\b{member}\b", examples)
@@ -104,3 +102,11 @@ def test_figures_say_what_they_draw(name):
     assert "Args:" in doc
     assert "Returns:" in doc
     assert "Raises:" in doc or name == "available"
+
+
+FIGURES = [name for name in vars(rl.LesionAccessor) if name.startswith("plot_")]
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_figures_of_the_accessor_say_when_they_cannot_be_drawn(name):
+    assert "Raises:\n    ValueError: If" in inspect.getdoc(getattr(rl.LesionAccessor, name))

@@ -115,6 +115,12 @@ def test_error_by_number_deleted_draws_mean_draws_and_band():
     assert level(ax, "chance") == 0.9
 
 
+@pytest.mark.parametrize(("counts", "ticks"), [([1, 2, 6], [1, 2, 6]), (range(1, 21), range(1, 21, 2))])
+def test_ticks_are_at_numbers_that_were_measured(counts, ticks):
+    error = xr.DataArray(np.linspace(0, 1, len(counts)), {"n_deleted": list(counts)}, name="error")
+    assert plots.error_by_number_deleted(error.to_dataset()).get_xticks().tolist() == list(ticks)
+
+
 def test_one_draw_has_no_band():
     ax = plots.error_by_number_deleted(synthetic.random_deletion().isel(draw=0))
     assert not ax.collections
