@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 import shtab
 
+from resnet_lesion.branch import did_you_mean
 from resnet_lesion.shards import Shard, as_shard
 from resnet_lesion.training import Recipe
 
@@ -23,7 +24,7 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=_Formatter,
     )
     shtab.add_argument_to(whole)
-    commands = whole.add_subparsers(required=True, metavar="COMMAND", dest="command")
+    commands = whole.add_subparsers(parser_class=_Command, required=True, metavar="COMMAND", dest="command")
 
     demo = _command(
         commands,
@@ -133,7 +134,21 @@ class _Parser(argparse.ArgumentParser):
     """Say what is wrong in one line, as the command does of everything else."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"resnet-lesion: {message.rstrip('.')}. {self.prog} --help shows what it takes.\n")
+        end = "" if message.endswith((".", "?")) else "."
+        self.exit(2, f"resnet-lesion: {message}{end} {self.prog} --help shows what it takes.\n")
+
+
+class _Command(_Parser):
+    """Name the subcommand that does not know an argument, and the argument that may have been meant."""
+
+    def parse_known_args(  # pyright: ignore[reportIncompatibleMethodOverride]  # its overloads say the same
+        self, args: Any = None, namespace: Any = None
+    ) -> tuple[Any, list[str]]:
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            fix = did_you_mean(unknown[0].partition("=")[0], self._option_string_actions)
+            self.error(f"unrecognized arguments: {' '.join(unknown)}.{fix}")
+        return found, unknown
 
 
 class _Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -156,9 +171,7 @@ def _add_study_options(run: argparse.ArgumentParser) -> None:
     data.add_argument("--split", default="validation", help="which split")
     data.add_argument("--num-samples", type=_positive, metavar="N", help="use a random subset of the images")
     how = _add_device_options(run)
-    how.add_argument(
-        "--n-draws", type=_positive, default=10, metavar="N", help="random deletions and reorderings of each size"
-    )
+    _add_amounts(how)
     long = run.add_argument_group("long runs")
     long.add_argument(
         "--run-folder", type=Path, metavar="DIR", help="keep there what is done; the same command goes on from it"
@@ -204,6 +217,16 @@ def _add_device_options(run: argparse.ArgumentParser) -> Any:
     return how
 
 
+def _add_amounts(how: Any) -> None:
+    how.add_argument(
+        "--n-draws", type=_positive, default=10, metavar="N", help="random deletions and reorderings of each size"
+    )
+    how.add_argument("--n-paths", type=_positive, default=100, metavar="N", help="random paths of each length")
+    how.add_argument(
+        "--n-gradient-images", type=_positive, default=128, metavar="N", help="images on which gradients are measured"
+    )
+
+
 def _add_source_options(run: argparse.ArgumentParser) -> Any:
     data = _add_data_options(run)
     data.add_argument("--split", default="train", help="which split to train on")
@@ -221,13 +244,7 @@ def _add_reproduction_options(run: argparse.ArgumentParser) -> None:
     how = _add_device_options(run)
     how.add_argument("--epochs", type=_positive, default=Recipe().epochs, metavar="N", help="of each training")
     how.add_argument("--n-seeds", type=_positive, default=3, metavar="N", help="trainings of the networks compared")
-    how.add_argument(
-        "--n-draws", type=_positive, default=10, metavar="N", help="random deletions and reorderings of each size"
-    )
-    how.add_argument("--n-paths", type=_positive, default=100, metavar="N", help="random paths of each length")
-    how.add_argument(
-        "--n-gradient-images", type=_positive, default=128, metavar="N", help="images on which gradients are measured"
-    )
+    _add_amounts(how)
     how.add_argument("--parallel", type=_positive, metavar="N", help="trainings at once (default: one for each core)")
 
 
@@ -264,9 +281,12 @@ def _add_training_options(run: argparse.ArgumentParser) -> None:
 
 
 def _shard(text: str) -> Shard:
-    try:
-        if text == "env":
+    if text == "env":
+        try:
             return as_shard("env")
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error).replace("shard=(i, N)", "I/N")) from error
+    try:
         i, n = text.split("/")
         return as_shard((int(i), int(n)))
     except ValueError as error:

@@ -101,6 +101,9 @@ def register_adapter(*classes: type[nn.Module]) -> Callable[[_A], _A]:
     Returns:
         A decorator that hands its function back unchanged.
 
+    Raises:
+        TypeError: If it is given anything but classes.
+
     Example:
         >>> import resnet_lesion as rl
         >>> from torch import nn
@@ -116,6 +119,9 @@ def register_adapter(*classes: type[nn.Module]) -> Callable[[_A], _A]:
         >>> rl.find_branch(Doubled()).exit
         'body'
     """
+    wrong = [cls for cls in classes if not isinstance(cls, type)]
+    if wrong or not classes:
+        raise TypeError(f"expected classes of blocks, as @register_adapter(MyBlock), got {wrong or 'none'!r:.60}.")
 
     def decorate(adapter: _A) -> _A:
         for cls in classes:
@@ -149,7 +155,12 @@ def find_branch(block: nn.Module) -> Branch | Chain | None:
             f"{_class_name(type(block))} overrides the forward of {_class_name(adapted)}, so the adapter of that class "
             f"may not describe it. Register an adapter for the subclass; see {HOW_TO}."
         )
-    found = _describe(block)
+    try:
+        found = _describe(block)
+    except Exception as error:
+        if adapted is not None:  # an adapter's own mistake: say whose
+            error.add_note(f"in the adapter of {_class_name(adapted)}")
+        raise
     if not (found is None or isinstance(found, Branch) or hasattr(found, "links")):
         raise TypeError(
             f"expected the adapter of {_class_name(type(block))} to return a Branch, a Chain or None, got "

@@ -84,8 +84,7 @@ def _of_worker(text: str) -> str:
 
 
 def _demo(args: argparse.Namespace) -> None:
-    if args.out.exists() and not args.out.is_dir():
-        raise NotADirectoryError(f"expected a folder to write to, got the file {str(args.out)!r}.")
+    _check_folder(args.out)
     tree = run_demo(seed=args.seed, n_draws=args.n_draws, num_samples=args.num_samples)
     _describe(tree, "scikit-learn's digits, test split", args.history)
     args.out.mkdir(parents=True, exist_ok=True)
@@ -115,7 +114,16 @@ def _study(args: argparse.Namespace) -> None:
     _check_classes(data, int(getattr(model, "num_classes", 0)), args)
     loader, description = _loader(args, data, model, device)
     with _autocast(device, args.amp):
-        tree = study(model, loader, n_draws=args.n_draws, seed=args.seed, checkpoint=args.run_folder, shard=args.shard)
+        tree = study(
+            model,
+            loader,
+            n_draws=args.n_draws,
+            n_paths=args.n_paths,
+            n_gradient_images=args.n_gradient_images,
+            seed=args.seed,
+            checkpoint=args.run_folder,
+            shard=args.shard,
+        )
     _describe(tree, description, args.history)
     _write(tree, args.out)
 
@@ -137,6 +145,11 @@ def _check_out(path: Path) -> None:
         raise IsADirectoryError(f"expected a file for --out, got the folder {str(path)!r}.")
 
 
+def _check_folder(path: Path) -> None:
+    if path.exists() and not path.is_dir():
+        raise NotADirectoryError(f"expected a folder to write to, got the file {str(path)!r}.")
+
+
 def _write(tree: xr.DataTree, path: Path) -> None:
     storage.save(tree, path)
     print(summarise(tree))
@@ -149,8 +162,9 @@ def _show(args: argparse.Namespace) -> None:
 
 
 def _plot(args: argparse.Namespace) -> None:
-    result = storage.open(args.file)
-    for path in save_figures(result, args.out or args.file.with_name(f"{args.file.stem}-figures")):
+    result, out = storage.open(args.file), args.out or args.file.with_name(f"{args.file.stem}-figures")
+    _check_folder(out)
+    for path in save_figures(result, out):
         print(path)
 
 
@@ -339,7 +353,7 @@ def _load(model: nn.Module, checkpoint: Path) -> None:
     except Exception as error:  # whatever an unreadable or ill-fitting file makes torch, safetensors and pickle raise
         cause = f"it does not hold plain weights, and nothing else is unpickled ({type(error).__name__})."
         if "state_dict" in str(error):
-            cause = f"{' '.join(str(error).split()):.250}... Is --num-classes right?"
+            cause = f"{' '.join(str(error).split()):.250}... Is it of another model, or another --num-classes?"
         raise ValueError(
             f"expected a state dict of this model, as safetensors or saved by torch.save, "
             f"got {str(checkpoint)!r}: {cause}"
@@ -364,6 +378,8 @@ def _check_classes(dataset: Dataset[Any], n_classes: int, args: argparse.Namespa
     classes = class_names(dataset)
     if classes is None or args.class_map is not None or not n_classes or len(classes) == n_classes:
         return
+    if len(classes) == 1:
+        raise ValueError(f"expected a subfolder for each class in {args.data}, got images of one class only.")
     raise ValueError(
         f"the data has {len(classes)} classes and the model {n_classes} outputs, so its labels are not the model's. "
         "Pass --class-map FILE (folder names, one a line, in the order of the outputs), or --num-classes with a "

@@ -51,6 +51,7 @@ class Deletion(PerturbationAttribution):  # type: ignore[misc]  # Captum ships n
     """
 
     def __init__(self, model: nn.Module | ResidualNetwork) -> None:
+        """Take the model to analyse, as the class says."""  # or help() would show Captum's
         self.network = wrap(model)
         super().__init__(self.network.model)
 

@@ -59,8 +59,12 @@ def require(dataset: xr.Dataset, name: str, *dims: str) -> None:
     """Refuse a dataset without this variable over these dimensions."""
     if not has(dataset, name, *dims):
         over = f" over {' and '.join(dims)}" if dims else ""
-        seen = {str(key): array.dims for key, array in dataset.data_vars.items()}
-        raise ValueError(f"expected a dataset with {name!r}{over}, got {seen}.")
+        kind = dataset.attrs.get("title")
+        raise ValueError(
+            f"expected a dataset with {name!r}{over}, got "
+            + (f"{kind!r} with " if kind else "one with ")
+            + f"{', '.join(map(str, dataset.data_vars)) or 'no variable'}. dataset.lesion.plot() draws what it is for."
+        )
 
 
 def finished(ax: Axes, dataset: xr.Dataset, title: str, y: xr.DataArray, x: xr.DataArray | str) -> Axes:

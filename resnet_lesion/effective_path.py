@@ -53,6 +53,7 @@ class EffectivePath(GradientAttribution):  # type: ignore[misc]  # Captum ships 
     """
 
     def __init__(self, model: nn.Module | ResidualNetwork) -> None:
+        """Take the model to analyse, as the class says."""  # or help() would show Captum's
         self.network = wrap(model)
         super().__init__(self.network.model)
 

@@ -45,8 +45,15 @@ def _deletion(dataset: xr.Dataset) -> str:
         )
     return (
         f"One block deleted: the median error is {percent(float(error.median()))}{whole}; "
-        f"the worst is {percent(float(worst))}, without {worst['layer'].item()}."
+        f"the worst is {percent(float(worst))}, without {worst['layer'].item()}.{_without_effect(dataset)}"
     )
+
+
+def _without_effect(dataset: xr.Dataset) -> str:
+    if not {"loss", "baseline_loss", "agreement"} <= set(dataset.data_vars):
+        return ""
+    same = (dataset["loss"] == dataset["baseline_loss"]).all() and (dataset["agreement"] == 1).all()
+    return " No block changes any output: their branches are zero, as in a network before its training." if same else ""
 
 
 def _random_deletion(dataset: xr.Dataset) -> str:
@@ -98,10 +105,18 @@ def _effective_range(dataset: xr.Dataset, prefix: str) -> str:
 def _sampled(dataset: xr.Dataset) -> str:
     factor = decay_factor(dataset["mean_gradient_norm"])
     lengths = dataset["path_length"]
+    if not np.isfinite(factor):
+        return f"Gradient along one path: {_carrying(dataset['mean_gradient_norm'])}."
     return (
         f"Gradient along one path: with each block that the path passes its mean norm changes by a factor of "
         f"{factor:.3g}, fitted over {int(lengths.min())} to {int(lengths.max())} blocks."
     )
+
+
+def _carrying(gradient: xr.DataArray) -> str:
+    """Say which lengths carry a gradient where they are too few to say how it decays."""
+    lengths = gradient["path_length"].values[gradient.values > 0]
+    return f"only paths through {_blocks(lengths[0])} carry any" if lengths.size else "no path carries any"
 
 
 def _exact(dataset: xr.Dataset) -> str:
@@ -117,7 +132,8 @@ def _deviation(dataset: xr.Dataset) -> str:
     n, lengths = dataset.sizes["layer"], dataset.sizes["path_length"]
     if "convergence_delta" not in dataset or lengths <= n:  # without the longest it is what those carry
         return ""
-    return f"; all lengths together are the gradient, but for {float(dataset['convergence_delta']):.1g} of it at most"
+    delta = float(dataset["convergence_delta"])
+    return "; all lengths together are the gradient" + (f", but for {delta:.1g} of it at most" if delta else "")
 
 
 def _comparison(dataset: xr.Dataset) -> str:
@@ -149,5 +165,5 @@ def _listed(items: Sequence[str]) -> str:
     return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
 
 
-def _blocks(number: int | xr.DataArray) -> str:
+def _blocks(number: int | np.integer[Any] | xr.DataArray) -> str:
     return "1 block" if int(number) == 1 else f"{int(number)} blocks"

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _TRAINING_SPLITS = ("train", "training")
 _EVALUATION_SPLITS = ("validation", "val", "valid", "eval", "evaluation", "test")
+_SPLITS = (*_TRAINING_SPLITS, *_EVALUATION_SPLITS)
 _ELSEWHERE = ("torch", "hfds", "hfids", "tfds", "wds")  # prefixes of timm's data set names
 _EXTENSIONS = (".png", ".jpg", ".jpeg")  # timm's own
 _SMALL = 64  # pixels up to which images are shifted as He et al. do on CIFAR, rather than cut out at random scales
@@ -57,6 +58,13 @@ class Source:
     workers: int = 0
     image_size: int | None = None
     skip_unreadable: bool = False
+
+    def __post_init__(self) -> None:
+        if self.validation_data is None and not has_splits(self.data):
+            raise ValueError(
+                f"expected subfolders train and validation in {self.data}, or --validation-data: the network would be "
+                "evaluated on the images that it is trained on."
+            )
 
     @property
     def training_images(self) -> Any:
@@ -135,11 +143,11 @@ def open_images(
 
     Raises:
         FileNotFoundError: If there are no such data.
-        ValueError: If they have no such split, or cannot be read.
+        ValueError: If they have no such split, or cannot be read, or ``class_map`` has other names.
     """
     path = Path(data)
     if data == "digits":
-        if split not in (*_TRAINING_SPLITS, *_EVALUATION_SPLITS):
+        if split not in _SPLITS:
             raise ValueError(f"expected --split train or test for the digits, got {split!r}.")
         return _Digits(*load_digits("train" if split in _TRAINING_SPLITS else "test"))
     prefix = data.partition("/")[0].lower()
@@ -153,6 +161,8 @@ def open_images(
         raise ValueError(f"--data {data} needs --data-dir DIR, where it is or (with --download) should go.")
     from timm.data import ImageDataset, create_dataset
 
+    if class_map is not None and not named:
+        _check_class_map(class_map, class_names(open_images(data, split)) or ())
     if path.is_file():
         return _Files(ZipReader(path, split, class_map), skip_unreadable)
     root = data_dir if named else path
@@ -172,10 +182,38 @@ def open_images(
     return _Files(dataset.reader, skip_unreadable) if type(dataset) is ImageDataset else dataset
 
 
+def _check_class_map(class_map: Path, folders: Sequence[str]) -> None:
+    """Refuse a class map with names that are no folder's beside folders that have none: it may well be a misspelling.
+
+    A map of some of the folders chooses those, and one of more classes than there are images of is right too.
+    """
+    from timm.data.readers.class_map import load_class_map
+
+    known = load_class_map(str(class_map))
+    unknown = [folder for folder in folders if folder not in known]
+    wrong = sorted(set(known) - set(folders))
+    if unknown and wrong:
+        raise ValueError(
+            f"expected names of subfolders in --class-map {class_map}, got {wrong[0]!r}, which is none, and no line "
+            f"for {unknown[0]!r}."
+        )
+
+
+def has_splits(data: str) -> bool:
+    """Tell whether data have splits at all, or are a folder or zip file with the classes at the top."""
+    path = Path(data)
+    if path.is_dir():
+        return any((path / name).is_dir() for name in _SPLITS)
+    if not path.is_file():
+        return True
+    with zipfile.ZipFile(path) as archive:
+        return any(folder in _SPLITS for name in archive.namelist() for folder in PurePosixPath(name).parts[:-2])
+
+
 def described(data: str, split: str, image_size: int | None) -> str:
     """Name data as results do."""
     scaled = f", scaled to {image_size}x{image_size} pixels" if image_size is not None else ""
-    return f"{data}, split {split}{scaled}"
+    return f"{data}{f', split {split}' if has_splits(data) else ''}{scaled}"
 
 
 def refuse_scaled_digits(dataset: Any, image_size: int | None) -> None:

@@ -46,6 +46,8 @@ def merge(results: Iterable[Result | str | os.PathLike[str]]) -> Result:
         >>> int(result.total)
         6
     """
+    if isinstance(results, str | os.PathLike | xr.Dataset | xr.DataTree):
+        raise TypeError("expected several results or files, as rl.merge([first, second]), got one.")
     opened = [result if isinstance(result, xr.Dataset | xr.DataTree) else storage.open(result) for result in results]
     if not opened:
         raise ValueError("expected the results of shards, got none.")
@@ -110,16 +112,13 @@ def _require_all(shards: Sequence[Shard]) -> None:
             raise ValueError(f"expected the {kind} cut into as many parts everywhere, got {sorted(counts)}.")
     n, m = shards[0].data[1], shards[0].lesions[1]
     wanted = [Shard((i, n), (j, m)) for i in range(n) for j in range(m)]
-    missing = [_words(shard) for shard in wanted if shard not in shards]
-    twice = [_words(shard) for shard in wanted if shards.count(shard) > 1]
+    missing = [str(shard) for shard in wanted if shard not in shards]
+    twice = [str(shard) for shard in wanted if shards.count(shard) > 1]
     if missing or twice:
-        found = [f"{', '.join(names)} {what}" for names, what in ((missing, "missing"), (twice, "twice")) if names]
+        found = [
+            f"shard {', '.join(names)} {what}" for names, what in ((missing, "missing"), (twice, "twice")) if names
+        ]
         raise ValueError(f"expected each shard once, got {' and '.join(found)}.")
-
-
-def _words(shard: Shard) -> str:
-    (i, n), (j, m) = shard.data, shard.lesions
-    return f"{i} of {n}" + (f" (lesions {j} of {m})" if m > 1 else "")
 
 
 def _over_images(parts: Sequence[xr.Dataset]) -> xr.Dataset:

@@ -69,6 +69,7 @@ class PathGradient(GradientAttribution):  # type: ignore[misc]  # Captum ships n
     """
 
     def __init__(self, model: nn.Module | ResidualNetwork) -> None:
+        """Take the model to analyse, as the class says."""  # or help() would show Captum's
         self.network = wrap(model)
         super().__init__(self.network.model)
 

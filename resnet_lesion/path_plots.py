@@ -114,7 +114,7 @@ def mean_gradient_by_length(dataset: xr.Dataset, ax: Axes | None = None) -> Axes
         bars = np.stack([y - y / factor, y * factor - y])
         label += " with 95 % interval"
     ax.errorbar(x, y, bars, fmt="-o", color=BLUE, markersize=4, linewidth=1, label=label)
-    _logarithmic(ax, mean.values)
+    _logarithmic(ax, x, mean.values)
     return finished(ax, dataset, "Gradient along single paths", mean, dataset["path_length"])
 
 
@@ -134,10 +134,11 @@ def sum_gradient_by_length(dataset: xr.Dataset, ax: Axes | None = None) -> Axes:
     require(dataset, "sum_gradient_norm", "path_length")
     ax = axes_or_new(ax)
     norm = mean_over_draws(dataset["sum_gradient_norm"], "path_length")
-    ax.plot(norm["path_length"].values, _positive(norm.values), "-o", color=BLUE, markersize=4)
+    x = norm["path_length"].values
+    ax.plot(x, _positive(norm.values), "-o", color=BLUE, markersize=4)
     if "full_gradient_norm" in dataset:
         level_line(ax, float(dataset["full_gradient_norm"].mean()), "whole gradient", "-")
-    _logarithmic(ax, norm.values)
+    _logarithmic(ax, x, norm.values)
     title = "Gradient of all paths of one length together"
     return finished(ax, dataset, title, dataset["sum_gradient_norm"], dataset["path_length"])
 
@@ -219,6 +220,14 @@ def _positive(values: NDArray[Any]) -> NDArray[np.float64]:
     return np.where(values > 0, values, np.nan)
 
 
-def _logarithmic(ax: Axes, values: NDArray[Any]) -> None:
-    if (values > 0).any():
-        ax.set_yscale("log")
+def _logarithmic(ax: Axes, x: NDArray[Any], values: NDArray[Any]) -> None:
+    """Scale the vertical axis, over one decade at least, so that a power of ten is on it; show all lengths."""
+    margin = max(0.5, 0.03 * (x[-1] - x[0]))
+    ax.set_xlim(x[0] - margin, x[-1] + margin)  # lengths without a gradient too
+    if not (values > 0).any():
+        return
+    ax.set_yscale("log")
+    low, high = ax.get_ylim()
+    if high < 10 * low:
+        middle = (low * high) ** 0.5
+        ax.set_ylim(middle / 10**0.5, middle * 10**0.5)

@@ -15,6 +15,7 @@ from resnet_lesion.findings import findings
 from resnet_lesion.plots import figures
 from resnet_lesion.quantities import groups
 from resnet_lesion.storage import whole_file
+from resnet_lesion.summary import source_of
 from resnet_lesion.tables import is_number, table_of
 
 if TYPE_CHECKING:
@@ -39,7 +40,10 @@ def write_report(result: xr.Dataset | xr.DataTree, path: Path) -> None:
     environment.tests["number_like"] = is_number
     template = environment.from_string(files("resnet_lesion").joinpath("report.html.jinja").read_text("utf-8"))
     text = template.render(
-        title=result.attrs.get("title") or _title(result), sections=_sections(result), version=version("resnet-lesion")
+        title=result.attrs.get("title") or _title(result),
+        source=_source(result),
+        sections=_sections(result),
+        version=version("resnet-lesion"),
     )
     with whole_file(path) as temporary:
         temporary.write_text(text, "utf-8")
@@ -48,6 +52,14 @@ def write_report(result: xr.Dataset | xr.DataTree, path: Path) -> None:
 def _title(result: xr.Dataset | xr.DataTree) -> str:
     models = {str(dataset.attrs["model"]) for _, dataset in groups(result) if "model" in dataset.attrs}
     return f"Lesion study of {', '.join(sorted(models))}" if models else "Lesion study"
+
+
+def _source(result: xr.Dataset | xr.DataTree) -> list[list[str]]:
+    """Say where all of it came from: the command, and what its first group says of the network and the data."""
+    _, first = next(iter(groups(result)))
+    rows = [[name, str(value)] for name, value in source_of(first.attrs).items()]
+    history = result.attrs.get("history", first.attrs.get("history"))
+    return rows + ([["history", str(history)]] if history else [])
 
 
 def _sections(result: xr.Dataset | xr.DataTree) -> list[dict[str, Any]]:

@@ -184,6 +184,8 @@ class Images:
         refuse_defects(found, n_classes)
         if not int(counted):
             i, n = run.shard.data
+            if not int(left_out):
+                raise ValueError(f"expected images in shard {i} of {n}, got none: there are fewer images than shards.")
             raise ValueError(
                 f"expected images to count, got none: {int(left_out)} are left out, as their label is {LEFT_OUT}"
                 + (f", and shard {i} of {n} has no other." if n > 1 else ".")

@@ -50,6 +50,10 @@ class Shard:
         """Whether this is all of the run."""
         return self == Shard()
 
+    def __str__(self) -> str:
+        (i, n), (j, m) = self.data, self.lesions
+        return f"{i} of {n}" + (f" (lesions {j} of {m})" if m > 1 else "")
+
     @property
     def name(self) -> str:
         """What the shard is called in file names; empty for the whole run."""

@@ -88,6 +88,7 @@ def open(path: str | os.PathLike[str]) -> xr.Dataset | xr.DataTree:
 
     Raises:
         FileNotFoundError: If there is no such file.
+        IsADirectoryError: If it is a folder.
         ValueError: If the file is not netCDF, or truncated.
 
     Example:
@@ -97,6 +98,8 @@ def open(path: str | os.PathLike[str]) -> xr.Dataset | xr.DataTree:
         ...     rl.open(f"{folder}/counts.nc").path_count.values.tolist()
         [1.0, 3.0, 3.0, 1.0]
     """
+    if Path(path).is_dir():
+        raise IsADirectoryError(f"expected a netCDF file, got the folder {os.fspath(path)!r}.")
     if not Path(path).is_file():
         raise FileNotFoundError(f"there is no file {os.fspath(path)!r}.")
     try:
@@ -108,7 +111,10 @@ def open(path: str | os.PathLike[str]) -> xr.Dataset | xr.DataTree:
         with xr.open_dataset(path, engine="netcdf4") as dataset:
             return dataset.load().drop_encoding()
     except (OSError, RuntimeError) as error:
-        raise ValueError(f"expected a netCDF file, got {os.fspath(path)!r}: {error}.") from error
+        cause = getattr(error, "strerror", None) or str(error)
+        raise ValueError(
+            f"expected a netCDF file, got {os.fspath(path)!r}, which is none or was cut off: {cause}. Write it again."
+        ) from error
 
 
 def _compressed(dataset: xr.Dataset) -> dict[str, dict[str, Any]]:

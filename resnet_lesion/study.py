@@ -62,10 +62,10 @@ def study(
 
     Returns:
         A DataTree with a group each: ``deletion`` (each block alone), ``random_deletion``, ``path_gradient`` (exact),
-        ``sampled_path_gradient``, ``effective_path``, ``block_statistics``, and ``reorder`` if any two blocks can be
-        swapped. A shard has no ``effective_path``, which follows from all images; :func:`merge` adds it. Where paths
-        cannot be told apart by length, the three groups of paths are left out, with a warning; where blocks have no
-        skip, ``block_statistics`` too.
+        ``sampled_path_gradient``, ``effective_path``, ``block_statistics``, ``reorder``. A shard has no
+        ``effective_path``, which follows from all images; :func:`merge` adds it. Where paths cannot be told apart by
+        length, the three groups of paths are left out, with a warning, and where no two blocks can be swapped,
+        ``reorder``; where blocks have no skip, ``block_statistics`` too.
 
     Raises:
         TypeError: If the data is a one-shot iterator, or of the wrong kind.
@@ -109,7 +109,9 @@ def study(
             groups["effective_path"] = effective_of_study(sampled, exact)
     if all(branch.skip for branch in network.branches):
         groups["block_statistics"] = BlockStatistics(network).analyze(data, **how)
-    if can_swap:
+    if not can_swap:
+        warnings.warn("no reorderings: no two blocks with identity shortcuts have the same shapes", stacklevel=3)
+    else:
         groups["reorder"] = Reorder(network).analyze(data, n_swaps=n_swaps, n_draws=n_draws, seed=seed, **how)
     return xr.DataTree.from_dict(groups)
 

@@ -13,6 +13,7 @@ import xarray as xr
 
 from resnet_lesion.findings import findings
 from resnet_lesion.quantities import groups, has
+from resnet_lesion.shards import Shard
 from resnet_lesion.tables import is_number, table_of
 
 _WIDTH = 100
@@ -33,7 +34,7 @@ def summarise(result: xr.Dataset | xr.DataTree) -> str:
     parts: list[str] = []
     known: dict[str, object] = {}
     for group, dataset in datasets:
-        source = _source(dataset.attrs)
+        source = source_of(dataset.attrs)
         new = {name: value for name, value in source.items() if known.get(name) != value}  # a study's groups share most
         known |= source
         parts.append("\n".join(f"{name:<9} {value}" for name, value in new.items()))
@@ -97,17 +98,19 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _source(attrs: dict[Any, Any]) -> dict[str, object]:
+def source_of(attrs: dict[Any, Any]) -> dict[str, object]:
     """Say where a result came from."""
     versions = attrs.get("versions")
     dtype = [attrs.get("device"), attrs.get("dtype")]
     if attrs.get("autocast", "None") != "None":
         dtype.append(f"autocast to {attrs['autocast']}")
+    shard = attrs.get("shard")
     lines = {
         "model": attrs.get("model"),
         "weights": f"sha256 {attrs['weights_sha256'][:16]}..." if "weights_sha256" in attrs else None,
         "blocks": attrs.get("n_blocks"),
         "data": attrs.get("data"),
+        "shard": f"{Shard.from_json(shard)}; resnet-lesion merge puts all together" if shard else None,
         "device": ", ".join(str(part) for part in dtype if part),
         "versions": ", ".join(f"{k} {v}" for k, v in json.loads(versions).items()) if versions else None,
     }

@@ -89,6 +89,22 @@ def test_an_adapter_is_handed_back_and_serves_several_classes():
     assert rl.find_branch(Second()).exit == "Second"
 
 
+@pytest.mark.parametrize("wrong", [(), ("Block",), (Block, nn.Linear(1, 1))])
+def test_an_adapter_is_for_classes(wrong):
+    with pytest.raises(TypeError, match=r"expected classes of blocks, as @register_adapter\(MyBlock\)"):
+        rl.register_adapter(*wrong)
+
+
+def test_an_error_in_an_adapter_says_whose():
+    class Broken(nn.Module):
+        pass
+
+    rl.register_adapter(Broken)(lambda block: rl.Branch(entry="a", exit=block.nothing))
+    with pytest.raises(AttributeError) as raised:
+        rl.find_branch(Broken())
+    assert raised.value.__notes__ == [f"in the adapter of {__name__}.{Broken.__qualname__}"]
+
+
 def test_timms_adapters_are_found_by_entry_point():
     found = branch.entry_points(group=branch.ENTRY_POINT_GROUP)
     assert "resnet_lesion_timm" in {entry_point.value for entry_point in found}

@@ -39,9 +39,11 @@ def folder(tmp_path_factory):
 def quick(monkeypatch):
     """Leave out most of the work of a study, but none of what the command does for it."""
 
-    def few(model, data, *, n_draws, seed, **how):
+    def few(model, data, *, n_draws, n_paths, n_gradient_images, seed, **how):
         options = {"n_deleted": [3], "n_draws": n_draws, "seed": seed, "show_progress": False, **how}
-        return xr.DataTree.from_dict({"deletion": rl.Deletion(model).analyze(data, **options)})
+        tree = xr.DataTree.from_dict({"deletion": rl.Deletion(model).analyze(data, **options)})
+        tree.attrs |= {"n_paths": n_paths, "n_gradient_images": n_gradient_images}
+        return tree
 
     monkeypatch.setattr(cli, "study", few)
 
@@ -87,6 +89,15 @@ def test_study_analyses_what_timms_loader_reads(folder, tmp_path, quick, capsys)
     assert output.endswith(f"Written to {tmp_path / 'out.nc'}. Next: resnet-lesion plot {tmp_path / 'out.nc'}\n")
 
 
+def test_gradients_are_measured_along_as_many_paths_as_asked_for(tmp_path, quick):
+    some = ("--num-samples", 4, "--n-paths", 3, "--n-gradient-images", 20)
+    assert study("digits", tmp_path / "out.nc", *some).attrs.items() >= {("n_paths", 3), ("n_gradient_images", 20)}
+    assert study("digits", tmp_path / "out.nc", *some[:2]).attrs.items() >= {
+        ("n_paths", 100),
+        ("n_gradient_images", 128),
+    }
+
+
 def test_study_says_what_it_did(folder, tmp_path, quick):
     tree = study(folder, tmp_path / "out.nc", "--num-samples", 4, "--seed", 3)
     attrs = tree["deletion"].attrs
@@ -114,7 +125,7 @@ def test_a_study_in_shards_goes_on_and_is_merged(folder, tmp_path, quick, capsys
 
     monkeypatch.setattr(rl.ResidualNetwork, "isolated", None)  # nothing is computed again
     assert run("merge", *shards[:2], "--out", tmp_path / "some.nc") == 2
-    assert "expected each shard once, got 1 of 3 missing." in capsys.readouterr().err
+    assert "expected each shard once, got shard 1 of 3 missing." in capsys.readouterr().err
     assert run("merge", *shards, "--out", tmp_path / "nowhere" / "some.nc") == 2
     assert "of --out does not exist; create it first." in capsys.readouterr().err
 
@@ -229,7 +240,7 @@ WRONG = [
     (("study", MODEL, *DATA, "--num-classes", "5"), "replaces the trained classifier by a random one"),
     (("study", MODEL, *DATA, "--checkpoint", "none.pth"), "there is no file 'none.pth' for --checkpoint"),
     (("study", MODEL, *DATA, "--checkpoint", "text.nc"), "got 'text.nc': it does not hold plain weights"),
-    (("study", MODEL, *DATA, "--checkpoint", "other.pth"), "Is --num-classes right?"),
+    (("study", MODEL, *DATA, "--checkpoint", "other.pth"), "Is it of another model, or another --num-classes?"),
     (("study", MODEL, *DATA, "--checkpoint", "object.pth"), "nothing else is unpickled"),
     (("study", MODEL, *DATA, "--checkpoint", "other.pth", "--no-pretrained"), "got both"),
     (("study", MODEL, *DATA, "--device", "mps"), "--device mps "),
@@ -284,6 +295,9 @@ def test_bad_input_gives_one_line_and_exit_code_2(args, message, tmp_path, monke
     [
         ((), "the following arguments are required: COMMAND"),
         (("paint",), "invalid choice: 'paint'"),
+        (("demo", "--n-darws", "2"), "unrecognized arguments: --n-darws 2. Did you mean '--n-draws'?"),
+        (("study", MODEL, "--shard", "env"), 'argument --shard: shard="env" found none of'),
+        (("study", MODEL, "--shard", "3/3"), "argument --shard: expected I/N with 0 <= I < N, or env, got '3/3'"),
         (("study", MODEL), "the following arguments are required: --out, --data"),
         (("demo", "--n-draws", "0"), "argument --n-draws: expected a whole number >= 1, got '0'"),
         (("demo", "--seed", "x"), "argument --seed: expected a whole number >= 0, got 'x'"),

@@ -12,7 +12,7 @@ from PIL import Image
 import resnet_lesion as rl
 from resnet_lesion.data import LEFT_OUT
 from resnet_lesion.digits import load_digits
-from resnet_lesion.images import Source, ZipReader, choose_samples, class_names, open_images, subset_loader
+from resnet_lesion.images import Source, ZipReader, choose_samples, class_names, described, open_images, subset_loader
 from resnet_lesion.weights import load_weights, save_weights, untrained
 
 CPU = torch.device("cpu")
@@ -118,6 +118,26 @@ def test_a_class_map_chooses_and_orders_the_classes(archive, tmp_path):
     assert [dataset[i][1] for i in range(6)] == [1, 1, 1, 0, 0, 0]
     (tmp_path / "classes.txt").write_text("dog\n")
     assert len(open_images(str(archive), "train", class_map=tmp_path / "classes.txt")) == 3
+
+
+@pytest.mark.parametrize("kind", ["folder", "archive"])
+def test_a_class_map_of_more_classes_is_right_but_a_misspelt_one_is_refused(kind, request, tmp_path):
+    path, names = request.getfixturevalue(kind), tmp_path / "classes.txt"
+    names.write_text("cow\ndog\ncat\n")
+    assert [label for _, label in open_images(str(path), "train", class_map=names)] == [2, 2, 2, 1, 1, 1]
+    names.write_text("dog\nkat\n")
+    with pytest.raises(ValueError, match=r"got 'kat', which is none, and no line for 'cat'\.$"):
+        open_images(str(path), "train", class_map=names)
+
+
+@pytest.mark.parametrize("as_zip", [False, True])
+def test_data_without_splits_are_described_without_and_not_trained_on(as_zip, tmp_path):
+    path = write_images(tmp_path / "images", splits=("",))
+    path = zipped(path, tmp_path / "images.zip") if as_zip else path
+    assert described(str(path), "validation", None) == str(path)
+    with pytest.raises(ValueError, match=r"expected subfolders train and validation in .*, or --validation-data"):
+        Source(str(path))
+    assert len(Source(str(path), validation_data=str(path)).training_images) == 6
 
 
 def test_a_reader_goes_to_other_processes(archive):

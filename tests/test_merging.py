@@ -143,9 +143,9 @@ def changed(dataset, name, value):
     ("results", "words"),
     [
         (lambda: [], "expected the results of shards, got none"),
-        (lambda: [shard(0), shard(2)], r"expected each shard once, got 1 of 3 missing\."),
-        (lambda: [shard(0), shard(1), shard(2), shard(1)], r"expected each shard once, got 1 of 3 twice\."),
-        (lambda: [shard(0), shard(0)], "got 1 of 3, 2 of 3 missing and 0 of 3 twice"),
+        (lambda: [shard(0), shard(2)], r"expected each shard once, got shard 1 of 3 missing\."),
+        (lambda: [shard(0), shard(1), shard(2), shard(1)], r"expected each shard once, got shard 1 of 3 twice\."),
+        (lambda: [shard(0), shard(0)], "got shard 1 of 3, 2 of 3 missing and shard 0 of 3 twice"),
         (lambda: [shard(0, 2), shard(1, 3)], r"the data cut into as many parts everywhere, got \[2, 3\]"),
         (lambda: [shard(0, 2), shard(1, 2, model=other_model())], "expected shards of one run, but weights_sha256 was"),
         (lambda: [shard(0, 2), shard(1, 2, name="reorder")], "expected shards of one run, but title was 'Error with"),
@@ -198,3 +198,9 @@ def test_more_shares_than_lesions():
     rows = [[0, 1, 2, 3, 4, -1]]
     shares = [rl.evaluate(model, batches(), rows, shard={"lesions": (j, 2)}, **QUIET) for j in range(2)]
     check_merged(rl.merge(shares), rl.evaluate(model, batches(), rows, **QUIET))
+
+
+@pytest.mark.parametrize("one", [lambda: "shard.nc", lambda: shard(0)])
+def test_one_result_alone_is_not_taken_for_several(one):
+    with pytest.raises(TypeError, match=r"expected several results or files, .*, got one"):
+        rl.merge(one())

@@ -197,6 +197,17 @@ def test_sum_gradient_is_compared_with_the_whole_gradient():
     assert ax.get_ylabel() == "Norm of the summed gradient"
 
 
+@pytest.mark.parametrize("draw", [plots.sum_gradient_by_length, plots.mean_gradient_by_length])
+def test_a_single_length_with_a_gradient_is_seen_among_all(draw):
+    dataset = synthetic.path_gradient().merge(synthetic.sampled_path_gradient(), compat="override")
+    alone = dataset.where(dataset.path_length == 0, 0.0)
+    ax = draw(alone)
+    low, high = ax.get_ylim()
+    assert low < 1 < high
+    assert high / low >= 9.99
+    assert ax.get_xlim() == (-0.5, synthetic.N + 0.5)
+
+
 def test_units_are_in_the_label():
     dataset = synthetic.path_gradient()
     dataset["sum_gradient_norm"].attrs["units"] = "nat"
@@ -277,7 +288,7 @@ def test_axes_that_are_given_are_drawn_on(name):
 
 @pytest.mark.parametrize("name", plots._FIGURES)
 def test_a_dataset_without_the_variable_is_refused(name):
-    with pytest.raises(ValueError, match=r"expected a dataset with '\w+'.* got \{'x': \('layer',\)\}"):
+    with pytest.raises(ValueError, match=r"expected a dataset with '\w+'.*, got one with x\. dataset\.lesion\.plot"):
         plots._FIGURES[name][0](xr.Dataset({"x": ("layer", [1, 2])}))
 
 

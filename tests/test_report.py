@@ -63,6 +63,14 @@ def test_the_page_stands_alone(page):
         assert Image.open(io.BytesIO(base64.b64decode(data))).size == (1200, 675)
 
 
+def test_the_page_begins_with_where_it_came_from(page):
+    tree = synthetic.tree()
+    tree.attrs["history"] = "2026-01-01T00:00:00: resnet-lesion study mine --checkpoint <mine>.pth"
+    words = page(tree).words
+    before = words[: words.index(next(iter(tree.children)))]
+    assert {tree.attrs["history"], "data", tree["deletion"].attrs["data"]} <= set(before)
+
+
 def test_a_single_dataset(page):
     shown = page(synthetic.deletion())
     assert set(shown.images) == {"error_by_block"}

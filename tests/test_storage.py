@@ -166,7 +166,7 @@ def test_a_file_of_another_kind_is_refused(content, tmp_path):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"there is no file .*missing\.nc"):
         rl.open(tmp_path / "missing.nc")
-    with pytest.raises(FileNotFoundError, match="there is no file"):
+    with pytest.raises(IsADirectoryError, match="expected a netCDF file, got the folder"):
         rl.open(tmp_path)
 
 

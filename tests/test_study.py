@@ -28,6 +28,7 @@ def test_every_group_is_what_its_analyzer_gives():
     [
         ("cifar_vgg15", 32, [*LESIONS, "reorder"], "no path gradients: .* has no skip: a plain network"),
         ("cspresnet50", 64, [*LESIONS, "block_statistics", "reorder"], "no path gradients: expected blocks in a row"),
+        ("resnet10t", 32, [*LESIONS, *PATHS, "block_statistics"], "no reorderings: no two blocks"),
     ],
 )
 def test_what_a_network_does_not_allow_is_left_out_with_a_warning(name, pixels, groups, why):
@@ -49,7 +50,8 @@ def test_a_network_of_one_block():
         stage.blocks = stage.blocks[:1]
     model.stages = model.stages[:1]
     model.norm, model.head.fc = torch.nn.Identity(), torch.nn.LazyLinear(10, dtype=torch.float64)
-    tree = rl.study(model, data, **{**FEW, "n_deleted": None})
+    with pytest.warns(UserWarning, match="no reorderings"):
+        tree = rl.study(model, data, **{**FEW, "n_deleted": None})
     assert tree["random_deletion"].n_deleted.values.tolist() == [1]
     assert "reorder" not in tree.children
 

@@ -9,6 +9,7 @@ import resnet_lesion as rl
 from resnet_lesion.comparison import compare
 from resnet_lesion.findings import findings
 from resnet_lesion.quantities import groups, percent
+from resnet_lesion.shards import Shard
 from resnet_lesion.summary import as_json, summarise
 
 
@@ -120,3 +121,26 @@ def test_summary_of_a_comparison():
     assert "whole errs 2 %, part errs 10 %: trained once each." in summarise(
         compare(*([some[0]] for some in right), ("whole", "part"))
     )
+
+
+def test_a_gradient_of_one_length_decays_by_no_factor():
+    dataset = synthetic.sampled_path_gradient()
+    dead = dataset.where(dataset.path_length == 0, 0.0)
+    assert findings(dead) == ["Gradient along one path: only paths through 0 blocks carry any."]
+    assert findings(0 * dead) == ["Gradient along one path: no path carries any."]
+
+
+def test_blocks_without_effect_are_called_so():
+    dataset = synthetic.deletion()
+    dead = dataset.assign(loss=dataset.error * 0 + 2.0, baseline_loss=2.0, agreement=dataset.error * 0 + 1.0)
+    (sentence,) = findings(dead)
+    assert sentence.endswith(
+        "No block changes any output: their branches are zero, as in a network before its training."
+    )
+    (sentence,) = findings(dead.assign(loss=dead.loss + dataset.error))
+    assert "No block" not in sentence
+
+
+def test_a_shard_is_called_one():
+    dataset = synthetic.deletion().assign_attrs(shard=Shard((1, 3)).to_json())
+    assert "shard     1 of 3; resnet-lesion merge puts all together\n" in summarise(dataset)
