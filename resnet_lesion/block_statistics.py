@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from resnet_lesion.block import Block
 from resnet_lesion.data import Data
 from resnet_lesion.executors import Executor, over_shards
+from resnet_lesion.linearization import at_output, in_range
 from resnet_lesion.measurement import Measurement, ObjectiveName, Piece
 from resnet_lesion.network import ResidualNetwork, wrap
 from resnet_lesion.results import layer_coords, variable
@@ -138,8 +139,10 @@ def _statistics(network: ResidualNetwork, piece: Piece, sign: int) -> Tensor:
         leaf = (
             piece.inputs.detach().clone().requires_grad_()
         )  # so that there is a graph even where all weights are frozen
-        total = piece.objective(network.model(leaf)).sum()
-    gradients = torch.autograd.grad(sign * total, [y for _, y in ends])
+        logits = network.model(leaf)
+    # a cosine does not change with the scale of a gradient
+    head, _ = in_range(sign * at_output(logits, piece.objective)[None], logits.dtype)
+    gradients = torch.autograd.grad(logits, [y for _, y in ends], head[0])
     rows = []
     with torch.no_grad():
         for block, residual, (x, y), gradient in zip(network.blocks, residuals, ends, gradients, strict=True):

@@ -219,7 +219,7 @@ def _train(args: argparse.Namespace) -> None:
         validation=source.evaluation(model, device),
         checkpoint=args.out / "checkpoint.pt",
     )
-    log.attrs |= {"data": f"{args.data}, split {args.split}", "history": args.history}
+    log.attrs |= {"data": source.trained_on, "history": args.history}
     storage.save(log, args.out / "training.nc")
     save_weights(model, args.out)
     print(

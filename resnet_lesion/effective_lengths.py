@@ -46,7 +46,9 @@ def effective_of_study(sampled: xr.Dataset, exact: xr.Dataset) -> xr.Dataset:
 def with_origin(dataset: xr.Dataset, source: xr.Dataset, options: Mapping[str, object]) -> xr.Dataset:
     """Return effective path lengths with the attributes of what they were derived from, but for their own options."""
     attrs = {name: value for name, value in source.attrs.items() if name not in ("fingerprint", "shard")}
-    return provenance(dataset, attrs | {"title": _TITLE, "options": json.dumps(options)})
+    known = "method" in options or "options" not in source.attrs
+    measured = {} if known else {"measured": json.loads(source.attrs["options"])}
+    return provenance(dataset, attrs | {"title": _TITLE, "options": json.dumps({**options, **measured})})
 
 
 def effective_range(dataset: xr.Dataset) -> tuple[int, int]:
@@ -95,6 +97,8 @@ def shortest_range(shares: NDArray[np.float64], coverage: float) -> tuple[NDArra
 
 def _sampled(source: xr.Dataset, coverage: float, n_bootstrap: int, seed: int) -> xr.Dataset:
     norms = [row[~np.isnan(row)] for row in source["gradient_norm"].transpose("path_length", "draw").values]
+    if not all(len(row) and np.isfinite(row).all() for row in norms):
+        raise ValueError("expected finite gradient norms of at least one path of each length, got others.")
     n = len(norms) - 1
     count, fraction = path_counts(n).values, path_fraction(n).values
     mean = np.array([row.mean() for row in norms])
@@ -102,8 +106,12 @@ def _sampled(source: xr.Dataset, coverage: float, n_bootstrap: int, seed: int) -
     rng = generator(seed, n)
     resampled = np.stack([row[rng.integers(len(row), size=(n_bootstrap, len(row)))].mean(1) for row in norms], axis=1)
     quantiles = np.array([0.025, 0.975])
-    replicates = effective_of(count * resampled, fraction, coverage)
+    totals = count * resampled
+    replicates = effective_of(totals[totals.sum(1) > 0], fraction, coverage)
     shares, lows, highs, insides = (np.quantile(values, quantiles, axis=0) for values in replicates)
+    if any(len(row) < 2 for row, paths in zip(norms, count, strict=True) if paths > 1):
+        # one path says nothing of how much paths differ
+        shares, lows, highs, insides = (np.full_like(ends, np.nan, float) for ends in (shares, lows, highs, insides))
     by_length, interval = ("path_length",), ("quantile",)
     return xr.Dataset(
         {
@@ -120,7 +128,7 @@ def _sampled(source: xr.Dataset, coverage: float, n_bootstrap: int, seed: int) -
             "effective_high_interval": variable(interval, highs, "longest effective path length"),
             "effective_path_fraction_interval": variable(interval, insides, "share of all paths that is effective"),
         },
-        coords={"quantile": quantiles},
+        coords={"quantile": variable(interval, quantiles, "quantile of the bootstrap replicates")},
     )
 
 
@@ -149,6 +157,8 @@ def effective_of(
     Raises:
         ValueError: If there is no gradient.
     """
+    if not np.isfinite(totals).all():
+        raise ValueError("expected finite gradient norms, got NaN or infinity.")
     if not totals.sum(1).min() > 0:
         raise ValueError("expected a gradient, got none: every path's gradient is zero.")
     shares = totals / totals.sum(1, keepdims=True)

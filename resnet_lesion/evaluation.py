@@ -167,7 +167,9 @@ class _Tally:
             self.loss[rows] += losses.reshape(len(rows), -1).sum(1, dtype=torch.float64)
         self.total_by_class.index_add_(0, classes, counted.long())
         self.correct_by_class.index_add_(1, classes, ((predictions == classes) & counted).long())
-        self.agreeing += ((predictions == predictions[0]) & counted).sum(1)
+        # where the whole network predicts nothing there is nothing to agree with
+        comparable = counted & (predictions[0] != _NOTHING)
+        self.agreeing += ((predictions == predictions[0]) & comparable).sum(1)
 
 
 def check_fit(network: ResidualNetwork, rows: IntArray, trace: Trace) -> None:

@@ -103,6 +103,11 @@ class Source:
     def __str__(self) -> str:
         return described(self.validation_data or self.data, self.validation_split, self.image_size)
 
+    @property
+    def trained_on(self) -> str:
+        """What the training images are called in results."""
+        return described(self.data, self.split, self.image_size)
+
     def _open(self, data: str, split: str) -> Any:
         return open_images(
             data,

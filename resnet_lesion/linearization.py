@@ -123,12 +123,10 @@ class Linearization:
             replaced_forwards({module: linking(y) for module, y in zip(modules, block_outputs, strict=True)}),
         ):
             output = network.model(leaf, *(_repeated_arg(arg, self._n, lanes) for arg in args))
-            total = objective(output[: self._n]).sum()
-        _require_a_row(network, leaf, leaves, [*(link.output if link else None for link in links), total])
+        _require_a_row(network, leaf, leaves, [*(link.output if link else None for link in links), output])
         self._links = links
-        (head,) = torch.autograd.grad(total, last, allow_unused=True, materialize_grads=True)
-        self.scale = 1.0 if head.dtype == torch.float16 else _SCALE
-        self._head = head[: self._n][None] * self.scale
+        self.scale = _SCALE
+        self._head = _pull_back(output, last, at_output(output[: self._n], objective)[None] * _SCALE)
 
     def by_length(self, max_length: int, first: int = 0) -> Iterator[tuple[int, Tensor]]:
         """Carry the sums over all paths of each length from the last block back to block ``first``.
@@ -260,9 +258,41 @@ def full_gradient(
     with ExitStack() as stack, torch.enable_grad():
         if wrt is not None:
             stack.callback(network.blocks[wrt].module.register_forward_pre_hook(attach).remove)
-        values = objective(network.model(leaves[0], *args))
-        (gradient,) = torch.autograd.grad(values.sum(), leaves[0])
-    return gradient
+        output = network.model(leaves[0], *args)
+    return _pull_back(output, leaves[0], at_output(output, objective)[None])[0]
+
+
+def at_output(output: Tensor, objective: Objective) -> Tensor:
+    """Return the objective's gradient at the model's output, (N, ...), in float32 at least.
+
+    What is carried on from here is kept in float32 at least: half precision has too few digits and too small a range.
+    """
+    leaf = output.detach().requires_grad_()
+    with torch.enable_grad():
+        total = objective(leaf).sum()
+    (gradient,) = torch.autograd.grad(total, leaf, allow_unused=True, materialize_grads=True)
+    return gradient if gradient.dtype == torch.float64 else gradient.float()
+
+
+def in_range(gradients: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
+    """Bring gradients into the range of a number type.
+
+    Args:
+        gradients: (K, N, ...) gradients.
+        dtype: The number type that a graph takes.
+
+    Returns:
+        The gradients in that type and, where the graph computes in float16, whose numbers end at 6e-8 and 65504,
+        (K, N) exponents e: each image's largest entry was brought close to 1 by division by 2^e, which changes no
+        digit. Else None.
+    """
+    device = gradients.device.type
+    casts = device != "meta" and torch.is_autocast_enabled(device)
+    autocast = torch.get_autocast_dtype(device) if casts else None
+    if torch.float16 not in (dtype, autocast):
+        return gradients.to(dtype), None
+    exponents = torch.frexp(gradients.flatten(2).abs().amax(2)).exponent
+    return torch.ldexp(gradients, _over(-exponents, gradients)).to(dtype), exponents
 
 
 def path_plan(paths: IntArray) -> Plan:
@@ -276,15 +306,24 @@ def _pull_back(output: Tensor, leaf: Tensor, gradients: Tensor, out: Tensor | No
     lanes = len(leaf) // n
     result = gradients.new_empty(*gradients.shape[:2], *leaf.shape[1:]) if out is None else out
     for start in range(0, len(gradients), lanes):
-        group = gradients[start : start + lanes].flatten(0, 1).to(output.dtype)
+        group, exponents = in_range(gradients[start : start + lanes], output.dtype)
+        group = group.flatten(0, 1)
         if len(group) < len(output):
             group = torch.cat([group, group.new_zeros(len(output) - len(group), *group.shape[1:])])
         (pulled,) = torch.autograd.grad(
             output, leaf, group, retain_graph=True, allow_unused=True, materialize_grads=True
         )
         stop = min(start + lanes, len(gradients))
-        result[start:stop] = pulled[: (stop - start) * n].reshape(stop - start, *result.shape[1:])
+        found = pulled[: (stop - start) * n].reshape(stop - start, *result.shape[1:])
+        if exponents is not None:
+            found = torch.ldexp(found.to(result.dtype), _over(exponents, found))
+        result[start:stop] = found
     return result
+
+
+def _over(numbers: Tensor, gradients: Tensor) -> Tensor:
+    """Give one number for each of (K, N) the dimensions of gradients (K, N, ...)."""
+    return numbers.reshape(*numbers.shape, *[1] * (gradients.ndim - 2))
 
 
 def _require_a_row(network: ResidualNetwork, leaf: Tensor, leaves: list[Tensor], fed: list[Tensor | None]) -> None:

@@ -98,7 +98,13 @@ class Measurement:
         if self.objective == "score":
             counts, classes = labels != LEFT_OUT, labels.clamp(min=0)
             return lambda logits: logits.gather(1, classes[:, None])[:, 0].where(counts, 0.0)
-        return lambda logits: F.cross_entropy(logits, labels, reduction="none", ignore_index=LEFT_OUT)
+
+        def cross_entropy(logits: Tensor) -> Tensor:
+            # in half precision softmax rounds a confident prediction's gradient away
+            logits = logits if logits.dtype == torch.float64 else logits.float()
+            return F.cross_entropy(logits, labels, reduction="none", ignore_index=LEFT_OUT)
+
+        return cross_entropy
 
     @property
     def first(self) -> int:
@@ -139,6 +145,7 @@ def exact_norms(measurement: Measurement, lengths: list[int], per_sample: bool) 
             whole = full_gradient(network, piece.inputs, piece.objective, (), measurement.wrt)
             of_whole += norms_of(whole[None]).sum()
             torch.maximum(delta, relative_deviation(gradients.sum(0) / linear.scale, whole).max(), out=delta)
+    _require_finite(torch.cat([by_layer.flatten(), at_input, of_whole[None]]), network)
     if longest == n and float(delta) > _DEVIATION:
         warnings.warn(
             f"the gradients of all path lengths together deviate from the ordinary gradient by {float(delta):.2g} of "
@@ -224,14 +231,25 @@ def _path_norms(measurement: Measurement, paths: NDArray[np.bool_], n_before: in
                 norms = norms_of(measurement.arrive(linear, linear.along(plan, first))).sum(1) / linear.scale
                 index = torch.as_tensor(chosen, device=sums.device)
                 sums[index] += norms[plan.stream_on(sums.device)]
+    _require_finite(sums, network)
     means: NDArray[np.float64] = sums.cpu().numpy() / run.total
     return means
+
+
+def _require_finite(norms: Tensor, network: ResidualNetwork) -> None:
+    """Refuse what has left the range of the number type, which no later average would show."""
+    if not bool(torch.isfinite(norms).all()):
+        raise ValueError(
+            f"expected finite gradients, got NaN or infinity: they leave the range of {network.dtype} or of what "
+            "autocast computes in. Use a copy in float64, model.double(), without autocast."
+        )
 
 
 def gradient_bytes(trace: Trace) -> int:
     """Return about how many bytes one image's gradient takes on its way through the widest block."""
     largest = max(np.prod(shape) for shape in (*trace.input_shapes, *trace.output_shapes))
-    return int(_LIVE_TENSORS * largest * trace.output.element_size())
+    # they are carried in float32 at least
+    return int(_LIVE_TENSORS * largest * max(4, trace.output.element_size()))
 
 
 def gradient_budget(network: ResidualNetwork, memory_limit: int | None) -> int:

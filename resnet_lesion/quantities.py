@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -49,5 +50,6 @@ def decay_factor(gradient: xr.DataArray) -> float:
 
 
 def percent(share: float) -> str:
-    """Write a share as a percentage of two or three digits."""
-    return f"{100 * share:.{2 if share < 0.1 else 3}g} %"
+    """Write a share as a percentage of two or three digits; of more where almost all would read as all."""
+    text = f"{100 * share:.{2 if share < 0.1 else 3}g}"
+    return f"{math.floor(1e4 * share) / 100} %" if text == "100" and share < 1 else f"{text} %"

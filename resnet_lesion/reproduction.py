@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import multiprocessing
 import os
 from collections.abc import Sequence
@@ -77,7 +78,8 @@ def reproduce(
 
     Args:
         source: The images.
-        out: A folder for weights, checkpoints and logs. What is there already is not trained again.
+        out: A folder for weights, checkpoints and logs. What is there already is not trained again, and must be of the
+            same data and recipe.
         recipe: How to train; each network has its own changes to it (:data:`SUBJECTS`).
         n_seeds: How many times the plain network and the one trained on effective paths only are trained.
         n_draws: Random repetitions of each deletion and reordering.
@@ -96,7 +98,8 @@ def reproduce(
         whether the two agree.
 
     Raises:
-        ValueError: If the data has no training images, or a number is out of bounds.
+        ValueError: If the data has no training images, a number is out of bounds, or the folder has networks that were
+            trained otherwise.
     """
     if n_seeds < 1:
         raise ValueError(f"expected at least one seed, got {n_seeds}.")
@@ -137,7 +140,7 @@ def reproduce(
     tree["comparison"] = compare(right["plain"], right["effective_paths"], ("plain", "effective_paths"))
     tree["claims"] = claims(tree)
     result = xr.DataTree.from_dict(tree)
-    # how each network was trained stands in its own log: those that were there already may have had another recipe
+    # how each network was trained stands in its own log
     result.attrs |= {"title": "The paper's experiments", "data": str(source)}
     return result
 
@@ -153,6 +156,10 @@ class _Job:
     recipe: Recipe
     device: str
     channels_last: bool
+
+    @property
+    def own_recipe(self) -> Recipe:
+        return dataclasses.replace(self.recipe, seed=self.seed, **SUBJECTS[self.name].changes)
 
     def model(self) -> nn.Module:
         subject = SUBJECTS[self.name]
@@ -175,20 +182,33 @@ class _Job:
 
 def _train(job: _Job, show_progress: bool = False) -> xr.Dataset:
     """Train one network, unless its weights and log are there already."""
-    log_file = job.folder / "training.nc"
+    log_file, trained_on = job.folder / "training.nc", job.source.trained_on
     if log_file.exists():
-        return _dataset(storage.open(log_file))
+        log = _dataset(storage.open(log_file))
+        for name, found, wanted in (
+            ("data", log.attrs.get("data"), trained_on),
+            ("recipe", json.loads(log.attrs["options"]), json.loads(json.dumps(dataclasses.asdict(job.own_recipe)))),
+        ):
+            if found != wanted:
+                raise ValueError(
+                    f"expected a network trained with {name} {wanted} in {job.folder}, got {found}. "
+                    "Give the same again, or write to another folder."
+                )
+        return log
     job.folder.mkdir(parents=True, exist_ok=True)
     device = torch.device(job.device)
     model = job.model()
     log = train(
         model,
         job.source.training(model, device),
-        dataclasses.replace(job.recipe, seed=job.seed, **SUBJECTS[job.name].changes),
+        job.own_recipe,
         validation=job.source.evaluation(model, device),
         checkpoint=job.folder / "checkpoint.pt",
         show_progress=show_progress,
     )
+    log.attrs["data"] = trained_on
+    if SUBJECTS[job.name].stochastic_depth is not None:
+        log.attrs["stochastic_depth"] = SUBJECTS[job.name].stochastic_depth
     save_weights(model, job.folder)
     storage.save(log, log_file)  # last, as it says that the training is done
     (job.folder / "checkpoint.pt").unlink()

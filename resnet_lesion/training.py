@@ -99,8 +99,8 @@ def train(
     Args:
         model: A model with known residual blocks, on its device.
         data: An iterable of batches ``(inputs, targets)`` that can be gone through once for each epoch, such as a
-            DataLoader with ``shuffle=True``. Its workers must not outlive an epoch (``persistent_workers=False``), or
-            a resumed run sees other images.
+            DataLoader with ``shuffle=True``. Its workers must not outlive an epoch (``persistent_workers=False``), and
+            it must draw from torch's global generator, or a resumed run sees other images.
         recipe: How; default ``Recipe()``.
         validation: What to evaluate the model on after each epoch.
         checkpoint: A file to write after each epoch, atomically. If it is there, training goes on from it and gives the
@@ -113,8 +113,8 @@ def train(
         without validation data.
 
     Raises:
-        ValueError: If the recipe does not fit the model, the data is empty, the loss is no longer finite, or the
-            checkpoint is of another recipe.
+        ValueError: If the recipe does not fit the model, the data is empty, the loss is no longer finite, the
+            checkpoint is of another recipe, or with a checkpoint the data is a loader with a generator of its own.
 
     Example:
         >>> import resnet_lesion as rl, timm, torch
@@ -126,6 +126,11 @@ def train(
     """
     network, recipe = wrap(model), recipe or Recipe()
     refuse_one_shot(data)
+    if checkpoint is not None and getattr(data, "generator", None) is not None:
+        raise ValueError(
+            "expected a loader without a generator of its own, which a run that goes on from a checkpoint would draw "
+            "from anew. Leave generator= out: torch.manual_seed seeds the global one."
+        )
     draws = _Draws(network, recipe)
     with preserved_randomness(), preserved_flags(network.model):
         run = _Run(network, recipe, _n_batches(data))

@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -152,3 +154,34 @@ def test_the_result_is_of_the_network_that_was_measured():
         assert result.attrs[name] == measured.attrs[name]
     assert result.attrs["title"] == "Effective path lengths"
     assert "fingerprint" not in result.attrs
+
+
+@pytest.mark.parametrize("wrong", [np.inf, np.nan])
+def test_norms_that_are_not_finite_are_refused(wrong):
+    paths = rl.PathGradient(build()).analyze(data(), method="sample", n_draws=3, **QUIET)
+    paths["gradient_norm"][{"path_length": 2}] = wrong
+    with pytest.raises(ValueError, match="expected finite gradient norms of at least one path of each length"):
+        rl.EffectivePath(build()).analyze(paths)
+
+
+def test_a_replicate_without_a_gradient_does_not_count():
+    paths = rl.PathGradient(build()).analyze(data(), method="sample", n_draws=4, **QUIET)
+    norms = np.zeros((7, 4))
+    norms[2, 0] = 1
+    result = rl.EffectivePath(build()).analyze(paths.assign(gradient_norm=paths.gradient_norm * 0 + norms))
+    assert (int(result.effective_low), int(result.effective_high)) == (2, 2)
+    assert result.effective_low_interval.values.tolist() == [2, 2]
+
+
+def test_one_path_of_a_length_has_no_interval():
+    result = rl.EffectivePath(build()).analyze(data(), method="sample", n_draws=1, **QUIET)
+    intervals = [name for name in result.data_vars if name.endswith("_interval")]
+    assert len(intervals) == 4
+    assert result["quantile"].attrs["long_name"] == "quantile of the bootstrap replicates"
+    assert all(result[name].isnull().all() for name in intervals)
+
+
+def test_options_say_what_was_measured():
+    paths = rl.PathGradient(build()).analyze(data(), method="sample", n_draws=2, seed=7, **QUIET)
+    options = json.loads(rl.EffectivePath(build()).analyze(paths, seed=1).attrs["options"])
+    assert (options["seed"], options["measured"]) == (1, json.loads(paths.attrs["options"]))

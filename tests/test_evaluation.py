@@ -359,3 +359,14 @@ def test_where_a_lesion_makes_numbers_overflow_nothing_is_predicted():
     with network.lesioned(delete=[1]), torch.no_grad():
         expected = int((model.eval()(X).argmax(1) == 0).sum())
     assert int(result.correct[1]) == expected
+
+
+def test_with_a_network_that_predicts_nothing_nothing_agrees():
+    network = rl.wrap(models.build())
+    with torch.no_grad():
+        next(network.blocks[2].module.parameters()).fill_(torch.nan)
+    rows = np.array([range(len(network))] * 2)
+    rows[1, 2] = -1
+    result = rl.evaluate(network, models.data(4), rows, show_progress=False)
+    assert result.agreement.values.tolist() == [0, 0]
+    assert int(result.correct[0]) == int(result.baseline_correct) == 0

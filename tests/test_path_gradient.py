@@ -1,3 +1,4 @@
+import copy
 import gc
 import math
 
@@ -12,6 +13,7 @@ from captum.attr import visualization as viz
 from models import CASES, Snapshot, build, data, images, labels
 
 import resnet_lesion as rl
+from resnet_lesion.digits import load_digits
 from resnet_lesion.orders import draw_path
 
 SHAPE = (3, 32, 32)
@@ -303,3 +305,50 @@ def test_results_are_saved_without_loss(tmp_path):
 def test_options_of_one_value_take_one(options):
     with pytest.raises(TypeError, match=r"expected max_path_length to be an integer|expected wrt as the name"):
         rl.PathGradient(build()).analyze(data(), **options, **QUIET)
+
+
+@pytest.mark.parametrize(("dtype", "rtol"), [(torch.bfloat16, 0.1), (torch.float16, 0.05)])
+def test_half_precision_keeps_small_gradients(dtype, rtol):
+    """A trained network is sure of its images: in half precision softmax less the target would be zero."""
+    model = timm.create_model("cifar_preactresnet110", pretrained=True).eval()
+    inputs, targets = (part[:8] for part in load_digits("train"))
+    found, expected = (
+        [
+            rl.PathGradient(of).analyze((inputs, targets), **QUIET),
+            rl.PathGradient(of).analyze((inputs, targets), method="sample", n_draws=3, **QUIET),
+        ]
+        for of in (copy.deepcopy(model).to(dtype), model)
+    )
+    np.testing.assert_allclose(found[0].full_gradient_norm, expected[0].full_gradient_norm, rtol=rtol)
+    assert found[0].convergence_delta < 0.05
+    np.testing.assert_allclose(found[0].sum_gradient_norm, expected[0].sum_gradient_norm, rtol=4 * rtol)
+    np.testing.assert_allclose(found[1].gradient_norm, expected[1].gradient_norm, rtol=1.0)
+    mean_ratio = (found[1].mean_gradient_norm / expected[1].mean_gradient_norm).values
+    np.testing.assert_allclose(mean_ratio, 1, rtol=6 * rtol)
+
+
+def test_autocast_to_float16_keeps_the_range():
+    torch.manual_seed(0)
+    model = timm.create_model("vit_tiny_patch16_224", num_classes=10, img_size=32).eval()
+    data = torch.randn(4, 3, 32, 32), torch.tensor([1, 5, 7, 2])
+    fast = rl.accelerate(model, data[0], autocast=torch.float16, channels_last=False)
+    for method in ("exact", "sample"):
+        options = {"method": method, **({"n_draws": 2} if method == "sample" else {}), **QUIET}
+        found, expected = (rl.PathGradient(of).analyze(data, **options) for of in (fast, model))
+        name = "sum_gradient_norm" if method == "exact" else "mean_gradient_norm"
+        np.testing.assert_allclose(found[name], expected[name], rtol=0.05)
+
+
+@pytest.mark.parametrize("method", ["exact", "sample"])
+def test_gradients_out_of_range_are_refused(method):
+    model = timm.create_model("cifar_preactresnet38").eval()
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.constant_(module.weight, 40.0)
+    options = {} if method == "exact" else {"n_draws": 2}
+    data = torch.randn(2, 3, 8, 8), torch.tensor([0, 1])
+    with pytest.raises(
+        ValueError, match=r"expected finite gradients, got NaN or infinity: they leave the range of torch"
+    ):
+        rl.PathGradient(model).analyze(data, objective="score", method=method, **options, **QUIET)
+    assert rl.PathGradient(model.double()).analyze(data, objective="score", method=method, **options, **QUIET)

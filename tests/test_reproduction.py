@@ -212,6 +212,16 @@ def test_everything_is_trained_analysed_and_compared(archive, small, tmp_path, m
     again = reproduce(source, tmp_path, recipe=rl.Recipe(epochs=1), **options)
     xr.testing.assert_equal(again["claims"].to_dataset(), tree["claims"].to_dataset())
 
+    # but takes no network that was trained otherwise for its own
+    assert log.attrs["data"] == f"{archive}, split train, scaled to 12x12 pixels"
+    assert tree["training/stochastic_depth-0"].attrs["stochastic_depth"] == 0.5
+    with pytest.raises(ValueError, match=r"expected a network trained with recipe .* in .*plain-0, got .*'epochs': 1"):
+        reproduce(source, tmp_path, recipe=rl.Recipe(epochs=2), **options)
+    with pytest.raises(
+        ValueError, match=r"expected a network trained with data digits, split train in .*plain-0, got "
+    ):
+        reproduce(Source("digits"), tmp_path, recipe=rl.Recipe(epochs=1), **options)
+
 
 def test_train_writes_what_study_reads(archive, tmp_path, capsys):
     out = tmp_path / "mine"

@@ -272,7 +272,9 @@ def test_no_image_to_count():
     inputs, _ = models.data(3)
     with pytest.raises(ValueError, match="got none: 3 are left out, as their label is -100"):
         rl.Deletion(models.build()).analyze((inputs, torch.full((3,), LEFT_OUT)), **QUIET)
-    with pytest.raises(ValueError, match="shard 3 of 4 has no other"):
+    with pytest.raises(
+        ValueError, match="expected images in shard 3 of 4, got none: there are fewer images than shards"
+    ):
         rl.Deletion(models.build()).analyze(models.data(3), shard=(3, 4), **QUIET)
 
 

@@ -173,4 +173,7 @@ def test_path_gradients_of_a_wrong_adapter_come_with_a_warning():
     block.adapter = lambda _: RIGHT
     right = rl.PathGradient(model).analyze(data, show_progress=False)
     assert right.convergence_delta < 1e-5 < 0.1 < result.convergence_delta
-    assert "all lengths together are the gradient, but for" in summarise(right)
+    assert "all lengths together are the gradient" in summarise(right)
+    assert f"are the gradient, but for {float(result.convergence_delta):.1g} of it" in " ".join(
+        summarise(result).split()
+    )

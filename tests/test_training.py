@@ -270,6 +270,14 @@ def test_wrong_checkpoints(tmp_path):
         rl.train(fresh(), batches(), rl.Recipe(epochs=1), checkpoint=path, **QUIET)
 
 
+def test_a_generator_of_its_own_is_refused_where_a_run_may_go_on(tmp_path):
+    dataset = TensorDataset(*(torch.cat(parts) for parts in zip(*batches(), strict=True)))
+    loader = DataLoader(dataset, 4, shuffle=True, generator=torch.Generator().manual_seed(3))
+    rl.train(fresh(), loader, rl.Recipe(epochs=1), **QUIET)
+    with pytest.raises(ValueError, match="expected a loader without a generator of its own"):
+        rl.train(fresh(), loader, rl.Recipe(epochs=1), checkpoint=tmp_path / "c.pt", **QUIET)
+
+
 def test_a_loss_that_is_no_longer_finite_is_said():
     with pytest.raises(ValueError, match="the loss is no longer finite in epoch"):
         rl.train(fresh(), batches(), rl.Recipe(epochs=3, learning_rate=1e30), **QUIET)
