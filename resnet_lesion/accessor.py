@@ -8,6 +8,7 @@ import xarray as xr
 
 from resnet_lesion import plots
 from resnet_lesion.effective_lengths import effective_range
+from resnet_lesion.orders import as_positive
 from resnet_lesion.quantities import area, decay_factor, has, mean_over_draws
 
 if TYPE_CHECKING:
@@ -308,8 +309,10 @@ class LesionAccessor:
             ``error`` (layer) of these blocks, the largest first.
 
         Raises:
-            ValueError: If the dataset has no ``error`` over ``layer``.
+            TypeError: If ``n`` is not an integer.
+            ValueError: If it is below 1, or the dataset has no ``error`` over ``layer``.
         """
+        n = as_positive("n", n)
         error = self._required("error", "Deletion.analyze(data)")
         if error.dims != ("layer",):
             raise ValueError(f"expected the error with each block deleted alone, got it over {error.dims}.")

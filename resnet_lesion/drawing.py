@@ -77,7 +77,7 @@ def finished(ax: Axes, dataset: xr.Dataset, title: str, y: xr.DataArray, x: xr.D
     above = bool(ax.get_legend_handles_labels()[1])
     if above:
         ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False, fontsize="small", borderaxespad=0.2)
-    about = str(dataset.attrs.get("model", ""))
+    about = str(dataset.attrs.get("model", "")).replace("$", r"\$")  # not a formula
     ax.set_title(f"{title}: {about}" if about else title, loc="left", fontsize="medium", pad=24 if above else 6)
     return ax
 

@@ -104,3 +104,8 @@ def test_most_important():
     assert worst.values.tolist() == [0.5, 0.3]
     with pytest.raises(ValueError, match="each block deleted alone"):
         synthetic.random_deletion().lesion.most_important()
+
+
+def test_a_number_of_blocks_is_at_least_one():
+    with pytest.raises(ValueError, match="expected n >= 1, got -1"):
+        synthetic.deletion().lesion.most_important(-1)

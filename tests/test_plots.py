@@ -329,3 +329,9 @@ def test_nothing_is_cut_off_the_files(tmp_path):
         edges = [pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]]
         assert all((edge == 1).all() for edge in edges), path
         assert pixels.min() < 0.5
+
+
+def test_a_name_is_no_formula(tmp_path):
+    ax = plots.error_by_block(synthetic.deletion().assign_attrs(model=r"bad $\frac{ $ name"))
+    ax.figure.savefig(tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").exists()
