@@ -2,8 +2,11 @@ import matplotlib
 
 matplotlib.use("Agg")
 
+import ctypes
 import json
+import sys
 from datetime import datetime
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -403,3 +406,23 @@ def test_what_a_loading_process_says_is_one_line(folder, tmp_path, capsys):
     assert error.startswith("resnet-lesion: the image ")
     assert "Traceback" not in error
     assert error.endswith("leave such images out with --skip-unreadable.")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a setting of glibc")
+@pytest.mark.parametrize("variables", [{}, {"MALLOC_TRIM_THRESHOLD_": "131072"}])
+def test_a_process_of_its_own_keeps_its_memory(variables, monkeypatch, result):
+    set_ = []
+    library = SimpleNamespace(mallopt=lambda parameter, size: set_.append((parameter, size)))
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: library)
+    for name in cli._MALLOPT:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "argv", ["resnet-lesion", "show", str(result)])
+    assert cli.main() == 0
+    assert set_ == ([] if variables else [(-1, 2_000_000_000), (-3, 1_000_000_000)])
+    set_.clear()
+    assert run("show", result) == 0  # called by another's program
+    assert not set_
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: SimpleNamespace())
+    assert cli.main() == 0
