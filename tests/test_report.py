@@ -71,6 +71,14 @@ def test_the_page_begins_with_where_it_came_from(page):
     assert {tree.attrs["history"], "data", tree["deletion"].attrs["data"]} <= set(before)
 
 
+def test_numbers_are_aligned_in_tables_but_not_where_it_came_from(page, tmp_path):
+    page(synthetic.deletion().assign_attrs(data="540 images"))
+    source = (tmp_path / "report.html").read_text()
+    assert "<td>540 images</td>" in source
+    assert '<td class="number">540 images</td>' not in source
+    assert '<td class="number">0.500</td>' in source
+
+
 def test_a_single_dataset(page):
     shown = page(synthetic.deletion())
     assert set(shown.images) == {"error_by_block"}
