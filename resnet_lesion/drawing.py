@@ -165,7 +165,7 @@ def integer_ticks(ax: Axes) -> None:
 
 
 def ticks_at(ax: Axes, values: NDArray[Any]) -> None:
-    """Put ticks of the horizontal axis at what was measured, or at every so manieth of that."""
+    """Put ticks of the horizontal axis at what was measured, or, of many, at every few of them."""
     from matplotlib.ticker import FixedLocator
 
     ax.xaxis.set_major_locator(FixedLocator(values.tolist(), nbins=_TICKS))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from typing import Literal
@@ -113,6 +114,7 @@ class EffectivePath(GradientAttribution):  # type: ignore[misc]  # Captum ships 
         options: dict[str, object] = {"coverage": coverage, "n_bootstrap": n_bootstrap, "seed": seed}
         if isinstance(data, xr.Dataset):
             sources = [data]
+            options |= {"measured": json.loads(data.attrs.get("options", "{}"))}
         else:
             if method not in ("sample", "exact", "both"):
                 raise ValueError(f'expected method "sample", "exact" or "both", got {method!r}.')

@@ -53,7 +53,7 @@ def _without_effect(dataset: xr.Dataset) -> str:
     if not {"loss", "baseline_loss", "agreement"} <= set(dataset.data_vars):
         return ""
     same = (dataset["loss"] == dataset["baseline_loss"]).all() and (dataset["agreement"] == 1).all()
-    return " No block changes any output: their branches are zero, as in a network before its training." if same else ""
+    return " No block changes any output, as where branches begin at zero: is the network trained?" if same else ""
 
 
 def _random_deletion(dataset: xr.Dataset) -> str:
@@ -106,17 +106,13 @@ def _sampled(dataset: xr.Dataset) -> str:
     factor = decay_factor(dataset["mean_gradient_norm"])
     lengths = dataset["path_length"]
     if not np.isfinite(factor):
-        return f"Gradient along one path: {_carrying(dataset['mean_gradient_norm'])}."
+        some = lengths.values[dataset["mean_gradient_norm"].values > 0]
+        carrying = f"only paths through {_blocks(some[0])} carry any" if some.size else "no path carries any"
+        return f"Gradient along one path: {carrying}."
     return (
         f"Gradient along one path: with each block that the path passes its mean norm changes by a factor of "
         f"{factor:.3g}, fitted over {int(lengths.min())} to {int(lengths.max())} blocks."
     )
-
-
-def _carrying(gradient: xr.DataArray) -> str:
-    """Say which lengths carry a gradient where they are too few to say how it decays."""
-    lengths = gradient["path_length"].values[gradient.values > 0]
-    return f"only paths through {_blocks(lengths[0])} carry any" if lengths.size else "no path carries any"
 
 
 def _exact(dataset: xr.Dataset) -> str:

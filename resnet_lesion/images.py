@@ -60,7 +60,7 @@ class Source:
     skip_unreadable: bool = False
 
     def __post_init__(self) -> None:
-        if self.validation_data is None and not has_splits(self.data):
+        if self.validation_data is None and not has_splits(self.data, self.split, self.validation_split):
             raise ValueError(
                 f"expected subfolders train and validation in {self.data}, or --validation-data: the network would be "
                 "evaluated on the images that it is trained on."
@@ -204,21 +204,21 @@ def _check_class_map(class_map: Path, folders: Sequence[str]) -> None:
         )
 
 
-def has_splits(data: str) -> bool:
-    """Tell whether data have splits at all, or are a folder or zip file with the classes at the top."""
-    path = Path(data)
+def has_splits(data: str, *names: str) -> bool:
+    """Tell whether data have splits, of these names or the usual ones, or are a folder or zip file of classes."""
+    path, splits = Path(data), {*_SPLITS, *names}
     if path.is_dir():
-        return any((path / name).is_dir() for name in _SPLITS)
-    if not path.is_file():
+        return any((path / name).is_dir() for name in splits)
+    if not zipfile.is_zipfile(path):
         return True
     with zipfile.ZipFile(path) as archive:
-        return any(folder in _SPLITS for name in archive.namelist() for folder in PurePosixPath(name).parts[:-2])
+        return any(folder in splits for name in archive.namelist() for folder in PurePosixPath(name).parts[:-2])
 
 
 def described(data: str, split: str, image_size: int | None) -> str:
     """Name data as results do."""
     scaled = f", scaled to {image_size}x{image_size} pixels" if image_size is not None else ""
-    return f"{data}{f', split {split}' if has_splits(data) else ''}{scaled}"
+    return f"{data}{f', split {split}' if has_splits(data, split) else ''}{scaled}"
 
 
 def refuse_scaled_digits(dataset: Any, image_size: int | None) -> None:

@@ -60,3 +60,10 @@ def preserved_randomness() -> Iterator[None]:
         random.setstate(python_state)
         if cuda_states:
             torch.cuda.set_rng_state_all(cuda_states)
+
+
+def autocast_dtype(device: torch.device) -> torch.dtype | None:
+    """Return the precision that a surrounding ``torch.autocast`` computes in on a device; None if there is none."""
+    if device.type == "meta":  # where nothing is computed, and torch knows no autocast
+        return None
+    return torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else None

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from resnet_lesion.block import Block, Forward, replaced_forwards
 from resnet_lesion.errors import AdapterError, PathsError
 from resnet_lesion.forward_pass import check_run_order
+from resnet_lesion.isolation import autocast_dtype
 from resnet_lesion.network import ResidualNetwork
 from resnet_lesion.orders import DELETED, IntArray
 from resnet_lesion.streams import Plan
@@ -286,10 +287,7 @@ def in_range(gradients: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor | No
         (K, N) exponents e: each image's largest entry was brought close to 1 by division by 2^e, which changes no
         digit. Else None.
     """
-    device = gradients.device.type
-    casts = device != "meta" and torch.is_autocast_enabled(device)
-    autocast = torch.get_autocast_dtype(device) if casts else None
-    if torch.float16 not in (dtype, autocast):
+    if torch.float16 not in (dtype, autocast_dtype(gradients.device)):
         return gradients.to(dtype), None
     exponents = torch.frexp(gradients.flatten(2).abs().amax(2)).exponent
     return torch.ldexp(gradients, _over(-exponents, gradients)).to(dtype), exponents

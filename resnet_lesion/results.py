@@ -15,6 +15,7 @@ import xarray as xr
 from numpy.typing import NDArray
 from torch import nn
 
+from resnet_lesion.isolation import autocast_dtype
 from resnet_lesion.network import ResidualNetwork
 
 CONVENTIONS = "CF-1.11"
@@ -73,8 +74,7 @@ def origin(network: ResidualNetwork, title: str, options: Mapping[str, object]) 
         title: What the result is.
         options: The call's own options, written as one JSON string.
     """
-    device_type = network.device.type
-    autocast = torch.get_autocast_dtype(device_type) if torch.is_autocast_enabled(device_type) else None
+    autocast = autocast_dtype(network.device)
     return {
         "Conventions": CONVENTIONS,
         "title": title,

@@ -131,6 +131,21 @@ def test_a_class_map_of_more_classes_is_right_but_a_misspelt_one_is_refused(kind
 
 
 @pytest.mark.parametrize("as_zip", [False, True])
+def test_splits_may_have_any_name(as_zip, tmp_path):
+    path = write_images(tmp_path / "images", splits=("first", "second"))
+    path = zipped(path, tmp_path / "images.zip") if as_zip else path
+    assert described(str(path), "first", None) == f"{path}, split first"
+    source = Source(str(path), split="first", validation_split="second")
+    assert (len(source.training_images), str(source)) == (6, f"{path}, split second")
+
+
+def test_a_file_that_is_no_archive_is_refused_where_it_is_opened(tmp_path):
+    (tmp_path / "images.txt").write_text("none")
+    with pytest.raises(FileNotFoundError, match="expected --data as a folder or zip file"):
+        _ = Source(str(tmp_path / "images.txt")).training_images
+
+
+@pytest.mark.parametrize("as_zip", [False, True])
 def test_data_without_splits_are_described_without_and_not_trained_on(as_zip, tmp_path):
     path = write_images(tmp_path / "images", splits=("",))
     path = zipped(path, tmp_path / "images.zip") if as_zip else path

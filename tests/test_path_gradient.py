@@ -322,7 +322,8 @@ def test_half_precision_keeps_small_gradients(dtype, rtol):
     np.testing.assert_allclose(found[0].full_gradient_norm, expected[0].full_gradient_norm, rtol=rtol)
     assert found[0].convergence_delta < 0.05
     np.testing.assert_allclose(found[0].sum_gradient_norm, expected[0].sum_gradient_norm, rtol=4 * rtol)
-    np.testing.assert_allclose(found[1].gradient_norm, expected[1].gradient_norm, rtol=1.0)
+    assert (found[1].gradient_norm > 0.5 * expected[1].gradient_norm).all()
+    assert (found[1].gradient_norm < 2 * expected[1].gradient_norm).all()
     mean_ratio = (found[1].mean_gradient_norm / expected[1].mean_gradient_norm).values
     np.testing.assert_allclose(mean_ratio, 1, rtol=6 * rtol)
 

@@ -143,9 +143,7 @@ def test_blocks_without_effect_are_called_so():
     dataset = synthetic.deletion()
     dead = dataset.assign(loss=dataset.error * 0 + 2.0, baseline_loss=2.0, agreement=dataset.error * 0 + 1.0)
     (sentence,) = findings(dead)
-    assert sentence.endswith(
-        "No block changes any output: their branches are zero, as in a network before its training."
-    )
+    assert sentence.endswith("No block changes any output, as where branches begin at zero: is the network trained?")
     (sentence,) = findings(dead.assign(loss=dead.loss + dataset.error))
     assert "No block" not in sentence
 
