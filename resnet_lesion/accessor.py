@@ -23,13 +23,10 @@ class LesionAccessor:
         dataset: What an analyzer returned, or one group of what :func:`resnet_lesion.study` returned.
 
     Example:
-        >>> import numpy as np, resnet_lesion as rl, timm, torch
+        >>> import resnet_lesion as rl, timm, torch
         >>> model = timm.create_model("resnet18", num_classes=4, zero_init_last=False)
         >>> data, quiet = (torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 3])), {"show_progress": False}
         >>> deletion, gradient, paths = rl.Deletion(model), rl.PathGradient(model), rl.EffectivePath(model)
-
-        The main figure of a result, and what it comes down to:
-
         >>> alone = deletion.analyze(data, **quiet)
         >>> alone.lesion.plot().get_xlabel(), alone.lesion.most_important(3).sizes["layer"]
         ('Deleted block', 3)
@@ -43,29 +40,6 @@ class LesionAccessor:
         >>> low, high = effective.lesion.effective_range()
         >>> low <= high
         True
-
-        Any figure by its name, on axes of one's own:
-
-        >>> from matplotlib.figure import Figure
-        >>> axes = Figure(figsize=(20, 14), layout="constrained").subplots(4, 3).ravel()
-        >>> exact = gradient.analyze(data, method="exact", **quiet)
-        >>> swapped = rl.Reorder(model).analyze(data, n_swaps=[1, 2], n_draws=2, **quiet)
-        >>> figures = [
-        ...     alone.lesion.plot_error_by_block(axes[0]),
-        ...     many.lesion.plot_error_by_number_deleted(axes[1]),
-        ...     swapped.lesion.plot_error_by_kendall_tau(axes[2]),
-        ...     rl.evaluate(model, data, np.arange(8)[None], **quiet).lesion.plot_error_by_lesion(axes[3]),
-        ...     many.lesion.plot_remaining_paths(axes[4]),
-        ...     effective.lesion.plot_path_lengths(axes[5]),
-        ...     effective.lesion.plot_mean_gradient_by_length(axes[6]),
-        ...     exact.lesion.plot_sum_gradient_by_length(axes[7]),
-        ...     effective.lesion.plot_effective_paths(axes[8]),
-        ...     exact.lesion.plot_layer_gradient(axes[9]),
-        ...     rl.BlockStatistics(model).analyze(data, **quiet).lesion.plot_block_statistic(ax=axes[10]),
-        ...     rl.train(model, [data], rl.Recipe(epochs=2), **quiet).lesion.plot_training_curves(axes[11]),
-        ... ]
-        >>> [ax.get_title(loc="left").partition(":")[0] for ax in figures[:2]]
-        ['Error with each block deleted alone', 'Error with many blocks deleted']
     """
 
     def __init__(self, dataset: xr.Dataset) -> None:
@@ -82,6 +56,14 @@ class LesionAccessor:
 
         Raises:
             ValueError: If the dataset is not a result that has a figure.
+
+        Example:
+            >>> import resnet_lesion as rl, timm, torch
+            >>> model = timm.create_model("resnet18", num_classes=4, zero_init_last=False)
+            >>> data, quiet = (torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 3])), {"show_progress": False}
+            >>> result = rl.Deletion(model).analyze(data, **quiet)
+            >>> result.lesion.plot().get_xlabel()
+            'Deleted block'
         """
         available = plots.available(self._dataset)
         if not available:
@@ -100,6 +82,14 @@ class LesionAccessor:
 
         Raises:
             ValueError: If this is not what ``Deletion.analyze`` returned without ``n_deleted``.
+
+        Example:
+            >>> import resnet_lesion as rl, timm, torch
+            >>> model = timm.create_model("resnet18", num_classes=4, zero_init_last=False)
+            >>> data, quiet = (torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 3])), {"show_progress": False}
+            >>> result = rl.Deletion(model).analyze(data, **quiet)
+            >>> result.lesion.plot_error_by_block().get_title(loc="left")
+            'Error with each block deleted alone: resnet18'
         """
         return plots.error_by_block(self._dataset, ax)
 
@@ -114,6 +104,14 @@ class LesionAccessor:
 
         Raises:
             ValueError: If this is not what ``Deletion.analyze`` returned with ``n_deleted``.
+
+        Example:
+            >>> import resnet_lesion as rl, timm, torch
+            >>> model = timm.create_model("resnet18", num_classes=4, zero_init_last=False)
+            >>> data, quiet = (torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 3])), {"show_progress": False}
+            >>> result = rl.Deletion(model).analyze(data, n_deleted=[1, 4], n_draws=2, **quiet)
+            >>> result.lesion.plot_error_by_number_deleted().get_title(loc="left")
+            'Error with many blocks deleted: resnet18'
         """
         return plots.error_by_number_deleted(self._dataset, ax)
 
@@ -128,6 +126,14 @@ class LesionAccessor:
 
         Raises:
             ValueError: If this is not what ``Reorder.analyze`` returned.
+
+        Example:
+            >>> import resnet_lesion as rl, timm, torch
+            >>> model = timm.create_model("resnet18", num_classes=4, zero_init_last=False)
+            >>> data, quiet = (torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 3])), {"show_progress": False}
+            >>> result = rl.Reorder(model).analyze(data, n_swaps=[1, 2], n_draws=2, **quiet)
+            >>> result.lesion.plot_error_by_kendall_tau().get_title(loc="left")
+            'Error with blocks swapped: resnet18'
         """
         return plots.error_by_kendall_tau(self._dataset, ax)
 
@@ -142,6 +148,14 @@ class LesionAccessor:
 
         Raises:
             ValueError: If this is not what :func:`resnet_lesion.evaluate` returned.
+
+        Example:
+            >>> import resnet_lesion as rl, timm, torch
+            >>> model = timm.create_model("resnet18", num_classes=4, zero_init_last=False)
+            >>> data, quiet = (torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 3])), {"show_progress": False}
+            >>> result = rl.evaluate(model, data, [[0, 1, 2, 3, 4, 5, 6, -1]], **quiet)
+            >>> result.lesion.plot_error_by_lesion().get_title(loc="left")
+            'Error under each lesion: resnet18'
         """
         return plots.error_by_lesion(self._dataset, ax)
 
@@ -156,6 +170,14 @@ class LesionAccessor:
 
         Raises:
             ValueError: If this is not what ``Deletion.analyze`` returned with ``n_deleted``.
+
+        Example:
+            >>> import resnet_lesion as rl, timm, torch
+            >>> model = timm.create_model("resnet18", num_classes=4, zero_init_last=False)
+            >>> data, quiet = (torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 3])), {"show_progress": False}
+            >>> result = rl.Deletion(model).analyze(data, n_deleted=[1, 4], n_draws=2, **quiet)
+            >>> result.lesion.plot_remaining_paths().get_title(loc="left")
+            'Paths that deletion leaves: resnet18'
         """
         return plots.remaining_paths(self._dataset, ax)
 
@@ -170,6 +192,14 @@ class LesionAccessor:
 
         Raises:
             ValueError: If there is no ``path_fraction`` over ``path_length``, as ``EffectivePath.analyze`` returns it.
+
+        Example:
+            >>> import resnet_lesion as rl, timm, torch
+            >>> model = timm.create_model("resnet18", num_classes=4, zero_init_last=False)
+            >>> data, quiet = (torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 3])), {"show_progress": False}
+            >>> result = rl.EffectivePath(model).analyze(data, n_draws=2, **quiet)
+            >>> result.lesion.plot_path_lengths().get_title(loc="left")
+            'Lengths of all paths: resnet18'
         """
         return plots.path_lengths(self._dataset, ax)
 
@@ -184,6 +214,14 @@ class LesionAccessor:
 
         Raises:
             ValueError: If there is no ``mean_gradient_norm``, as ``PathGradient.analyze(method="sample")`` returns it.
+
+        Example:
+            >>> import resnet_lesion as rl, timm, torch
+            >>> model = timm.create_model("resnet18", num_classes=4, zero_init_last=False)
+            >>> data, quiet = (torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 3])), {"show_progress": False}
+            >>> result = rl.PathGradient(model).analyze(data, method="sample", n_draws=2, **quiet)
+            >>> result.lesion.plot_mean_gradient_by_length().get_title(loc="left")
+            'Gradient along single paths: resnet18'
         """
         return plots.mean_gradient_by_length(self._dataset, ax)
 
@@ -198,6 +236,14 @@ class LesionAccessor:
 
         Raises:
             ValueError: If there is no ``sum_gradient_norm``, as ``PathGradient.analyze(method="exact")`` returns it.
+
+        Example:
+            >>> import resnet_lesion as rl, timm, torch
+            >>> model = timm.create_model("resnet18", num_classes=4, zero_init_last=False)
+            >>> data, quiet = (torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 3])), {"show_progress": False}
+            >>> result = rl.PathGradient(model).analyze(data, method="exact", **quiet)
+            >>> result.lesion.plot_sum_gradient_by_length().get_title(loc="left")
+            'Gradient of all paths of one length together: resnet18'
         """
         return plots.sum_gradient_by_length(self._dataset, ax)
 
@@ -212,6 +258,14 @@ class LesionAccessor:
 
         Raises:
             ValueError: If this is not what ``EffectivePath.analyze`` returned.
+
+        Example:
+            >>> import resnet_lesion as rl, timm, torch
+            >>> model = timm.create_model("resnet18", num_classes=4, zero_init_last=False)
+            >>> data, quiet = (torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 3])), {"show_progress": False}
+            >>> result = rl.EffectivePath(model).analyze(data, n_draws=2, **quiet)
+            >>> result.lesion.plot_effective_paths().get_title(loc="left")
+            'Gradient from paths of each length: resnet18'
         """
         return plots.effective_paths(self._dataset, ax)
 
@@ -226,6 +280,14 @@ class LesionAccessor:
 
         Raises:
             ValueError: If there is no ``layer_gradient_norm``, as ``PathGradient.analyze(method="exact")`` returns it.
+
+        Example:
+            >>> import resnet_lesion as rl, timm, torch
+            >>> model = timm.create_model("resnet18", num_classes=4, zero_init_last=False)
+            >>> data, quiet = (torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 3])), {"show_progress": False}
+            >>> result = rl.PathGradient(model).analyze(data, method="exact", **quiet)
+            >>> result.lesion.plot_layer_gradient().get_title(loc="left")
+            'Gradient at each block by path length: resnet18'
         """
         return plots.layer_gradient(self._dataset, ax)
 
@@ -240,6 +302,14 @@ class LesionAccessor:
 
         Raises:
             ValueError: If this is not what :func:`resnet_lesion.train` returned.
+
+        Example:
+            >>> import resnet_lesion as rl, timm, torch
+            >>> model = timm.create_model("resnet18", num_classes=4, zero_init_last=False)
+            >>> data, quiet = (torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 3])), {"show_progress": False}
+            >>> result = rl.train(model, [data], rl.Recipe(epochs=2), **quiet)
+            >>> result.lesion.plot_training_curves().get_title(loc="left")
+            'Training: resnet18'
         """
         return plots.training_curves(self._dataset, ax)
 
@@ -255,6 +325,14 @@ class LesionAccessor:
 
         Raises:
             ValueError: If there is no such variable over ``layer``, as ``BlockStatistics.analyze`` returns them.
+
+        Example:
+            >>> import resnet_lesion as rl, timm, torch
+            >>> model = timm.create_model("resnet18", num_classes=4, zero_init_last=False)
+            >>> data, quiet = (torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 3])), {"show_progress": False}
+            >>> result = rl.BlockStatistics(model).analyze(data, **quiet)
+            >>> result.lesion.plot_block_statistic().get_title(loc="left")
+            'Branch to skip ratio: resnet18'
         """
         return plots.block_statistic(self._dataset, name, ax)
 
@@ -267,6 +345,14 @@ class LesionAccessor:
 
         Raises:
             ValueError: If the dataset has no ``error`` for at least two values of ``n_deleted``.
+
+        Example:
+            >>> import resnet_lesion as rl, timm, torch
+            >>> model = timm.create_model("resnet18", num_classes=4, zero_init_last=False)
+            >>> data, quiet = (torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 3])), {"show_progress": False}
+            >>> result = rl.Deletion(model).analyze(data, n_deleted=[1, 4], n_draws=2, **quiet)
+            >>> 0 <= result.lesion.auc() <= 1
+            True
         """
         if not has(self._dataset, "error", "n_deleted") or self._dataset.sizes["n_deleted"] < 2:
             raise ValueError(
@@ -283,6 +369,15 @@ class LesionAccessor:
 
         Raises:
             ValueError: If the dataset does not come from ``EffectivePath.analyze``.
+
+        Example:
+            >>> import resnet_lesion as rl, timm, torch
+            >>> model = timm.create_model("resnet18", num_classes=4, zero_init_last=False)
+            >>> data, quiet = (torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 3])), {"show_progress": False}
+            >>> result = rl.EffectivePath(model).analyze(data, n_draws=2, **quiet)
+            >>> low, high = result.lesion.effective_range()
+            >>> 0 <= low <= high <= 8
+            True
         """
         return effective_range(self._dataset)
 
@@ -296,6 +391,14 @@ class LesionAccessor:
 
         Raises:
             ValueError: If the dataset has no ``mean_gradient_norm``.
+
+        Example:
+            >>> import resnet_lesion as rl, timm, torch
+            >>> model = timm.create_model("resnet18", num_classes=4, zero_init_last=False)
+            >>> data, quiet = (torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 3])), {"show_progress": False}
+            >>> result = rl.PathGradient(model).analyze(data, method="sample", n_draws=2, **quiet)
+            >>> result.lesion.decay_factor() > 0
+            True
         """
         return decay_factor(self._required("mean_gradient_norm", 'PathGradient.analyze(data, method="sample")'))
 
@@ -311,6 +414,14 @@ class LesionAccessor:
         Raises:
             TypeError: If ``n`` is not an integer.
             ValueError: If it is below 1, or the dataset has no ``error`` over ``layer``.
+
+        Example:
+            >>> import resnet_lesion as rl, timm, torch
+            >>> model = timm.create_model("resnet18", num_classes=4, zero_init_last=False)
+            >>> data, quiet = (torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 3])), {"show_progress": False}
+            >>> result = rl.Deletion(model).analyze(data, **quiet)
+            >>> result.lesion.most_important(3).sizes["layer"]
+            3
         """
         n = as_positive("n", n)
         error = self._required("error", "Deletion.analyze(data)")

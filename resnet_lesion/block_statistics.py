@@ -86,6 +86,14 @@ class BlockStatistics:
         Raises:
             TypeError: If the data is of the wrong kind.
             ValueError: If the data does not fit the model.
+
+        Example:
+            >>> import resnet_lesion as rl, timm, torch
+            >>> model = timm.create_model("resnet18", num_classes=10, zero_init_last=False)
+            >>> inputs, targets = torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 3])
+            >>> result = rl.BlockStatistics(model).analyze((inputs, targets), show_progress=False)
+            >>> result.branch_to_skip_ratio.dims, bool((abs(result.input_output_cosine) <= 1 + 1e-9).all())
+            (('layer',), True)
         """
         network = self.network
         network.require_skips()

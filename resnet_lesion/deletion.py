@@ -97,6 +97,15 @@ class Deletion(PerturbationAttribution):  # type: ignore[misc]  # Captum ships n
         Raises:
             TypeError: If the data is of the wrong kind.
             ValueError: If the data does not fit the model, or a number is out of bounds.
+
+        Example:
+            >>> import resnet_lesion as rl, timm, torch
+            >>> model = timm.create_model("resnet18", num_classes=10, zero_init_last=False)
+            >>> inputs, targets = torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 3])
+            >>> some = {"n_deleted": [1, 4], "n_draws": 3, "show_progress": False}
+            >>> result = rl.Deletion(model).analyze((inputs, targets), **some)
+            >>> result.error.dims, result.deleted.sum("layer").values.tolist()
+            (('n_deleted', 'draw'), [[1, 1, 1], [4, 4, 4]])
         """
         network, n = self.network, len(self.network)
         options: dict[str, object] = {"by_class": by_class, "perturbations_per_eval": perturbations_per_eval}
@@ -146,6 +155,13 @@ class Deletion(PerturbationAttribution):  # type: ignore[misc]  # Captum ships n
 
         Raises:
             ValueError: If the inputs do not fit the model, or the target does not select one score for each image.
+
+        Example:
+            >>> import resnet_lesion as rl, timm, torch
+            >>> model = timm.create_model("resnet18", num_classes=10, zero_init_last=False)
+            >>> inputs, targets = torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 3])
+            >>> rl.Deletion(model).attribute(inputs, target=targets).shape
+            torch.Size([4, 8])
         """
         rows = delete_each(len(self.network))
         return score_lost(

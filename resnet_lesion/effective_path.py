@@ -106,7 +106,18 @@ class EffectivePath(GradientAttribution):  # type: ignore[misc]  # Captum ships 
 
         Raises:
             TypeError: If the data is of the wrong kind.
-            ValueError: If the data does not fit the model, a path length is missing, or an option is out of bounds.
+            ValueError: If the data does not fit the model, a path length is missing, a gradient is not finite, or an
+                option is out of bounds.
+
+        Example:
+            >>> import resnet_lesion as rl, timm, torch
+            >>> model = timm.create_model("resnet18", num_classes=10, zero_init_last=False)
+            >>> inputs, targets = torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 3])
+            >>> some = {"n_draws": 3, "show_progress": False}
+            >>> result = rl.EffectivePath(model).analyze((inputs, targets), **some)
+            >>> low, high = result.lesion.effective_range()
+            >>> bool(result.gradient_share.sel(path_length=slice(low, high)).sum() >= 0.95)
+            True
         """
         if not 0 < coverage <= 1:
             raise ValueError(f"expected a coverage above 0 and up to 1, got {coverage}.")
@@ -173,6 +184,14 @@ class EffectivePath(GradientAttribution):  # type: ignore[misc]  # Captum ships 
         Raises:
             ValueError: If the inputs do not fit the model, the target does not select one score for each image, there
                 is no gradient, or ``effective`` was measured elsewhere or is no result of :meth:`analyze`.
+
+        Example:
+            >>> import resnet_lesion as rl, timm, torch
+            >>> model = timm.create_model("resnet18", num_classes=10, zero_init_last=False)
+            >>> inputs, targets = torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 3])
+            >>> effective = rl.EffectivePath(model)
+            >>> effective.attribute(inputs, target=targets).shape
+            torch.Size([4, 3, 32, 32])
         """
         block = wrt_block(self.network, wrt)
         n = len(self.network) - (block or 0)

@@ -43,6 +43,15 @@ def error_by_block(dataset: xr.Dataset, ax: Axes | None = None) -> Axes:
 
     Raises:
         ValueError: If the dataset has no ``error`` over ``layer``.
+
+    Example:
+        >>> import resnet_lesion as rl, timm, torch
+        >>> model = timm.create_model("resnet18", num_classes=4, zero_init_last=False)
+        >>> data, quiet = (torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 3])), {"show_progress": False}
+        >>> result = rl.Deletion(model).analyze(data, **quiet)
+        >>> from matplotlib.figure import Figure
+        >>> error_by_block(result, ax=Figure().subplots()).get_title(loc="left")
+        'Error with each block deleted alone: resnet18'
     """
     require(dataset, "error", "layer")
     ax = axes_or_new(ax)
@@ -64,6 +73,16 @@ def compare_deletions(results: Mapping[str, xr.Dataset], ax: Axes | None = None)
 
     Raises:
         ValueError: If there is nothing to draw, or a dataset has no ``error`` over ``layer``.
+
+    Example:
+        >>> import resnet_lesion as rl, timm, torch
+        >>> model = timm.create_model("resnet18", num_classes=4, zero_init_last=False)
+        >>> data, quiet = (torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 3])), {"show_progress": False}
+        >>> result = rl.Deletion(model).analyze(data, **quiet)
+        >>> from matplotlib.figure import Figure
+        >>> ax = compare_deletions({"mine": result, "yours": result}, ax=Figure().subplots())
+        >>> ax.get_legend_handles_labels()[1]
+        ['mine (8 blocks)', 'yours (8 blocks)']
     """
     if not 1 <= len(results) <= len(LINES):
         raise ValueError(f"expected results of 1 to {len(LINES)} networks, got {len(results)}.")
@@ -102,6 +121,15 @@ def error_by_lesion(dataset: xr.Dataset, ax: Axes | None = None) -> Axes:
 
     Raises:
         ValueError: If the dataset has no ``error`` over ``lesion``.
+
+    Example:
+        >>> import resnet_lesion as rl, timm, torch
+        >>> model = timm.create_model("resnet18", num_classes=4, zero_init_last=False)
+        >>> data, quiet = (torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 3])), {"show_progress": False}
+        >>> result = rl.evaluate(model, data, [[0, 1, 2, 3, 4, 5, 6, -1]], **quiet)
+        >>> from matplotlib.figure import Figure
+        >>> error_by_lesion(result, ax=Figure().subplots()).get_title(loc="left")
+        'Error under each lesion: resnet18'
     """
     require(dataset, "error", "lesion")
     ax = axes_or_new(ax)
@@ -124,6 +152,15 @@ def error_by_number_deleted(dataset: xr.Dataset, ax: Axes | None = None) -> Axes
 
     Raises:
         ValueError: If the dataset has no ``error`` over ``n_deleted``.
+
+    Example:
+        >>> import resnet_lesion as rl, timm, torch
+        >>> model = timm.create_model("resnet18", num_classes=4, zero_init_last=False)
+        >>> data, quiet = (torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 3])), {"show_progress": False}
+        >>> result = rl.Deletion(model).analyze(data, n_deleted=[1, 4], n_draws=2, **quiet)
+        >>> from matplotlib.figure import Figure
+        >>> error_by_number_deleted(result, ax=Figure().subplots()).get_title(loc="left")
+        'Error with many blocks deleted: resnet18'
     """
     require(dataset, "error", "n_deleted")
     ax = axes_or_new(ax)
@@ -155,6 +192,15 @@ def error_by_kendall_tau(dataset: xr.Dataset, ax: Axes | None = None) -> Axes:
 
     Raises:
         ValueError: If the dataset has no ``kendall_tau`` and ``error``.
+
+    Example:
+        >>> import resnet_lesion as rl, timm, torch
+        >>> model = timm.create_model("resnet18", num_classes=4, zero_init_last=False)
+        >>> data, quiet = (torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 3])), {"show_progress": False}
+        >>> result = rl.Reorder(model).analyze(data, n_swaps=[1, 2], n_draws=2, **quiet)
+        >>> from matplotlib.figure import Figure
+        >>> error_by_kendall_tau(result, ax=Figure().subplots()).get_title(loc="left")
+        'Error with blocks swapped: resnet18'
     """
     require(dataset, "kendall_tau")
     require(dataset, "error")
@@ -185,6 +231,15 @@ def block_statistic(dataset: xr.Dataset, name: str = "branch_to_skip_ratio", ax:
 
     Raises:
         ValueError: If the dataset has no such variable over ``layer``.
+
+    Example:
+        >>> import resnet_lesion as rl, timm, torch
+        >>> model = timm.create_model("resnet18", num_classes=4, zero_init_last=False)
+        >>> data, quiet = (torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 3])), {"show_progress": False}
+        >>> result = rl.BlockStatistics(model).analyze(data, **quiet)
+        >>> from matplotlib.figure import Figure
+        >>> block_statistic(result, ax=Figure().subplots()).get_title(loc="left")
+        'Branch to skip ratio: resnet18'
     """
     require(dataset, name, "layer")
     ax = axes_or_new(ax)
@@ -210,6 +265,15 @@ def training_curves(dataset: xr.Dataset, ax: Axes | None = None) -> Axes:
 
     Raises:
         ValueError: If the dataset has no ``train_loss`` over ``epoch``.
+
+    Example:
+        >>> import resnet_lesion as rl, timm, torch
+        >>> model = timm.create_model("resnet18", num_classes=4, zero_init_last=False)
+        >>> data, quiet = (torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 3])), {"show_progress": False}
+        >>> result = rl.train(model, [data], rl.Recipe(epochs=2), **quiet)
+        >>> from matplotlib.figure import Figure
+        >>> training_curves(result, ax=Figure().subplots()).get_title(loc="left")
+        'Training: resnet18'
     """
     require(dataset, "train_loss", "epoch")
     ax = axes_or_new(ax)

@@ -106,33 +106,75 @@ class ResidualNetwork:
 
     @property
     def layers(self) -> tuple[str, ...]:
-        """The blocks' names, in forward order."""
+        """The blocks' names, in forward order.
+
+        Example:
+            >>> import resnet_lesion as rl, timm
+            >>> network = rl.wrap(timm.create_model("resnet18"))
+            >>> network.layers[:2]
+            ('layer1.0', 'layer1.1')
+        """
         return tuple(block.layer for block in self.blocks)
 
     @property
     def branches(self) -> tuple[Branch, ...]:
-        """What each block's residual branch is made of, in forward order."""
+        """What each block's residual branch is made of, in forward order.
+
+        Example:
+            >>> import resnet_lesion as rl, timm
+            >>> network = rl.wrap(timm.create_model("resnet18"))
+            >>> network.branches[0].exit, network.branches[2].shortcut
+            ('bn2', 'downsample')
+        """
         return tuple(block.branch for block in self.blocks)
 
     @property
     def stage(self) -> NDArray[np.int64]:
-        """The stage of each block, counted from 0: blocks that are children of one module share one."""
+        """The stage of each block, counted from 0: blocks that are children of one module share one.
+
+        Example:
+            >>> import resnet_lesion as rl, timm
+            >>> network = rl.wrap(timm.create_model("resnet18"))
+            >>> network.stage.tolist()
+            [0, 0, 1, 1, 2, 2, 3, 3]
+        """
         number = {parent: i for i, parent in enumerate(dict.fromkeys(self._parents))}
         return np.array([number[parent] for parent in self._parents], dtype=np.int64)
 
     @property
     def is_downsampling(self) -> NDArray[np.bool_]:
-        """Whether each block's shortcut is a projection (timm's ``downsample``) rather than the identity."""
+        """Whether each block's shortcut is a projection (timm's ``downsample``) rather than the identity.
+
+        Example:
+            >>> import resnet_lesion as rl, timm
+            >>> network = rl.wrap(timm.create_model("resnet18"))
+            >>> network.is_downsampling.nonzero()[0].tolist()
+            [2, 4, 6]
+        """
         return np.array([not block.has_identity_shortcut for block in self.blocks])
 
     @property
     def device(self) -> torch.device:
-        """The device of the model's parameters."""
+        """The device of the model's parameters.
+
+        Example:
+            >>> import resnet_lesion as rl, timm
+            >>> network = rl.wrap(timm.create_model("resnet18"))
+            >>> network.device
+            device(type='cpu')
+        """
         return self._reference.device
 
     @property
     def dtype(self) -> torch.dtype:
-        """The floating-point type of the model's parameters."""
+        """The floating-point type of the model's parameters.
+
+        Example:
+            >>> import resnet_lesion as rl, timm
+            >>> network = rl.wrap(timm.create_model("resnet18"))
+            >>> network.dtype
+            torch.float32
+        """
         return self._reference.dtype
 
     def index(self, layers: str | int | Iterable[str | int]) -> list[int]:
@@ -146,6 +188,12 @@ class ResidualNetwork:
 
         Raises:
             ValueError: If there is no such block.
+
+        Example:
+            >>> import resnet_lesion as rl, timm
+            >>> network = rl.wrap(timm.create_model("resnet18"))
+            >>> network.index(["layer2.0", 7])
+            [2, 7]
         """
         if isinstance(layers, str) or not isinstance(layers, Iterable):
             layers = [layers]
@@ -269,6 +317,12 @@ class ResidualNetwork:
             AdapterError: If a block deviates, its exit runs more or less than once, or the blocks do not run once
                 each in order.
             ValueError: If the model does not take these inputs, or they are not finite.
+
+        Example:
+            >>> import resnet_lesion as rl, timm, torch
+            >>> network = rl.wrap(timm.create_model("resnet18"))
+            >>> network.verify(torch.randn(2, 3, 64, 64)) < 1e-3
+            True
         """
         return verify(self, inputs)
 
@@ -286,6 +340,13 @@ class ResidualNetwork:
             AdapterError: If the blocks do not run once each in order on one tensor that they leave alone, or the model
                 returns no (N, ...) tensor.
             ValueError: If the model does not take these inputs.
+
+        Example:
+            >>> import resnet_lesion as rl, timm, torch
+            >>> network = rl.wrap(timm.create_model("resnet18"))
+            >>> trace = network.trace(torch.randn(2, 3, 64, 64))
+            >>> trace.input_shapes[2], trace.output_shapes[2]
+            ((64, 16, 16), (128, 8, 8))
         """
         shapes: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
         inputs = self.to_device(inputs)

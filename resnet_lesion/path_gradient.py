@@ -127,7 +127,20 @@ class PathGradient(GradientAttribution):  # type: ignore[misc]  # Captum ships n
 
         Raises:
             TypeError: If the data is of the wrong kind.
-            ValueError: If the data does not fit the model, or an option is out of bounds.
+            ValueError: If the data does not fit the model, a gradient leaves the range of the number type, or an option
+                is out of bounds.
+
+        Example:
+            >>> import resnet_lesion as rl, timm, torch
+            >>> model = timm.create_model("resnet18", num_classes=10, zero_init_last=False)
+            >>> inputs, targets = torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 3])
+            >>> gradient = rl.PathGradient(model)
+            >>> exact = gradient.analyze((inputs, targets), method="exact", show_progress=False)
+            >>> exact.sum_gradient_norm.sizes["path_length"], exact.layer_gradient_norm.dims
+            (9, ('layer', 'path_length'))
+            >>> sampled = gradient.analyze((inputs, targets), method="sample", n_draws=2, show_progress=False)
+            >>> sampled.path.isel(draw=0).sum("layer").values.tolist()
+            [0, 1, 2, 3, 4, 5, 6, 7, 8]
         """
         block = wrt_block(self.network, wrt)
         n = len(self.network) - (block or 0)
@@ -185,11 +198,21 @@ class PathGradient(GradientAttribution):  # type: ignore[misc]  # Captum ships n
             memory_limit: Bytes to take at most, roughly, for the gradients on their way.
 
         Returns:
-            Gradients shaped like the inputs (or like the layer's input).
+            Gradients shaped like the inputs (or like the layer's input), in the model's number type, but float32 for
+            half precision.
 
         Raises:
             ValueError: If the inputs do not fit the model, the target does not select one score for each image, or
                 there are no paths of such a length.
+
+        Example:
+            >>> import resnet_lesion as rl, timm, torch
+            >>> model = timm.create_model("resnet18", num_classes=10, zero_init_last=False)
+            >>> inputs, targets = torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 3])
+            >>> gradient = rl.PathGradient(model)
+            >>> parts = [gradient.attribute(inputs, target=targets, path_length=k) for k in range(9)]
+            >>> torch.allclose(sum(parts), gradient.attribute(inputs, target=targets), rtol=1e-3, atol=1e-3)
+            True
         """
         block = wrt_block(self.network, wrt)
         n = len(self.network) - (block or 0)
@@ -235,6 +258,15 @@ class PathGradient(GradientAttribution):  # type: ignore[misc]  # Captum ships n
 
         Raises:
             ValueError: If the inputs do not fit the model, or the target does not select one score for each image.
+
+        Example:
+            >>> import resnet_lesion as rl, timm, torch
+            >>> model = timm.create_model("resnet18", num_classes=10, zero_init_last=False)
+            >>> inputs, targets = torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 3])
+            >>> gradient = rl.PathGradient(model)
+            >>> whole = gradient.attribute(inputs, target=targets)
+            >>> bool((gradient.compute_convergence_delta(whole, inputs, target=targets) < 1e-3).all())
+            True
         """
         x, extra = single_input(inputs), forward_args(additional_forward_args)
         with self.network.isolated():

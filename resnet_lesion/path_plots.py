@@ -43,6 +43,15 @@ def path_lengths(dataset: xr.Dataset, ax: Axes | None = None) -> Axes:
 
     Raises:
         ValueError: If the dataset has no ``path_fraction`` over ``path_length``.
+
+    Example:
+        >>> import resnet_lesion as rl, timm, torch
+        >>> model = timm.create_model("resnet18", num_classes=4, zero_init_last=False)
+        >>> data, quiet = (torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 3])), {"show_progress": False}
+        >>> result = rl.EffectivePath(model).analyze(data, n_draws=2, **quiet)
+        >>> from matplotlib.figure import Figure
+        >>> path_lengths(result, ax=Figure().subplots()).get_title(loc="left")
+        'Lengths of all paths: resnet18'
     """
     require(dataset, "path_fraction", "path_length")
     ax = axes_or_new(ax)
@@ -70,6 +79,15 @@ def remaining_paths(dataset: xr.Dataset, ax: Axes | None = None) -> Axes:
 
     Raises:
         ValueError: If the dataset has no ``remaining_fraction`` over ``path_length``.
+
+    Example:
+        >>> import resnet_lesion as rl, timm, torch
+        >>> model = timm.create_model("resnet18", num_classes=4, zero_init_last=False)
+        >>> data, quiet = (torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 3])), {"show_progress": False}
+        >>> result = rl.Deletion(model).analyze(data, n_deleted=[1, 4], n_draws=2, **quiet)
+        >>> from matplotlib.figure import Figure
+        >>> remaining_paths(result, ax=Figure().subplots()).get_title(loc="left")
+        'Paths that deletion leaves: resnet18'
     """
     from matplotlib import colormaps
 
@@ -103,6 +121,15 @@ def mean_gradient_by_length(dataset: xr.Dataset, ax: Axes | None = None) -> Axes
 
     Raises:
         ValueError: If the dataset has no ``mean_gradient_norm`` over ``path_length``.
+
+    Example:
+        >>> import resnet_lesion as rl, timm, torch
+        >>> model = timm.create_model("resnet18", num_classes=4, zero_init_last=False)
+        >>> data, quiet = (torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 3])), {"show_progress": False}
+        >>> result = rl.PathGradient(model).analyze(data, method="sample", n_draws=2, **quiet)
+        >>> from matplotlib.figure import Figure
+        >>> mean_gradient_by_length(result, ax=Figure().subplots()).get_title(loc="left")
+        'Gradient along single paths: resnet18'
     """
     require(dataset, "mean_gradient_norm", "path_length")
     ax = axes_or_new(ax)
@@ -130,6 +157,15 @@ def sum_gradient_by_length(dataset: xr.Dataset, ax: Axes | None = None) -> Axes:
 
     Raises:
         ValueError: If the dataset has no ``sum_gradient_norm`` over ``path_length``.
+
+    Example:
+        >>> import resnet_lesion as rl, timm, torch
+        >>> model = timm.create_model("resnet18", num_classes=4, zero_init_last=False)
+        >>> data, quiet = (torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 3])), {"show_progress": False}
+        >>> result = rl.PathGradient(model).analyze(data, method="exact", **quiet)
+        >>> from matplotlib.figure import Figure
+        >>> sum_gradient_by_length(result, ax=Figure().subplots()).get_title(loc="left")
+        'Gradient of all paths of one length together: resnet18'
     """
     require(dataset, "sum_gradient_norm", "path_length")
     ax = axes_or_new(ax)
@@ -155,6 +191,15 @@ def effective_paths(dataset: xr.Dataset, ax: Axes | None = None) -> Axes:
 
     Raises:
         ValueError: If the dataset has neither over ``path_length``.
+
+    Example:
+        >>> import resnet_lesion as rl, timm, torch
+        >>> model = timm.create_model("resnet18", num_classes=4, zero_init_last=False)
+        >>> data, quiet = (torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 3])), {"show_progress": False}
+        >>> result = rl.EffectivePath(model).analyze(data, n_draws=2, **quiet)
+        >>> from matplotlib.figure import Figure
+        >>> effective_paths(result, ax=Figure().subplots()).get_title(loc="left")
+        'Gradient from paths of each length: resnet18'
     """
     exact = "total_gradient" not in dataset and "sum_gradient_share" in dataset
     name = "sum_gradient_share" if exact else "total_gradient"
@@ -178,6 +223,15 @@ def layer_gradient(dataset: xr.Dataset, ax: Axes | None = None) -> Axes:
 
     Raises:
         ValueError: If the dataset has no ``layer_gradient_norm`` over ``layer`` and ``path_length``.
+
+    Example:
+        >>> import resnet_lesion as rl, timm, torch
+        >>> model = timm.create_model("resnet18", num_classes=4, zero_init_last=False)
+        >>> data, quiet = (torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 3])), {"show_progress": False}
+        >>> result = rl.PathGradient(model).analyze(data, method="exact", **quiet)
+        >>> from matplotlib.figure import Figure
+        >>> layer_gradient(result, ax=Figure().subplots()).get_title(loc="left")
+        'Gradient at each block by path length: resnet18'
     """
     from matplotlib.colors import LogNorm
 

@@ -71,6 +71,14 @@ def available(dataset: xr.Dataset) -> dict[str, Draw]:
 
     Returns:
         The drawing functions by the figures' names, the main figure first; empty if there is none.
+
+    Example:
+        >>> import resnet_lesion as rl, timm, torch
+        >>> model = timm.create_model("resnet18", num_classes=4, zero_init_last=False)
+        >>> data, quiet = (torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 3])), {"show_progress": False}
+        >>> result = rl.Deletion(model).analyze(data, **quiet)
+        >>> list(available(result))
+        ['error_by_block']
     """
     found = {name: draw for name, (draw, needs) in _FIGURES.items() if has(dataset, *needs)}
     if found:
@@ -92,6 +100,14 @@ def figures(result: xr.Dataset | xr.DataTree) -> dict[str, Figure]:
     Raises:
         ValueError: If there is nothing to draw.
         ModuleNotFoundError: If matplotlib is not installed.
+
+    Example:
+        >>> import resnet_lesion as rl, timm, torch
+        >>> model = timm.create_model("resnet18", num_classes=4, zero_init_last=False)
+        >>> data, quiet = (torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 3])), {"show_progress": False}
+        >>> result = rl.Deletion(model).analyze(data, n_deleted=[1, 4], n_draws=2, **quiet)
+        >>> sorted(figures(result))
+        ['error_by_number_deleted', 'remaining_paths']
     """
     drawn: dict[str, Figure] = {}
     for group, dataset in groups(result):
@@ -127,6 +143,16 @@ def save_figures(result: xr.Dataset | xr.DataTree, directory: str | Path) -> lis
     Raises:
         ValueError: If there is nothing to draw.
         ModuleNotFoundError: If matplotlib is not installed.
+
+    Example:
+        >>> import resnet_lesion as rl, timm, torch
+        >>> model = timm.create_model("resnet18", num_classes=4, zero_init_last=False)
+        >>> data, quiet = (torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 3])), {"show_progress": False}
+        >>> result = rl.Deletion(model).analyze(data, **quiet)
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     [path.name for path in save_figures(result, folder)]
+        ['error_by_block.png']
     """
     directory, paths = Path(directory), list[Path]()
     drawn = figures(result)

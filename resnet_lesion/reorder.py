@@ -98,6 +98,15 @@ class Reorder(PerturbationAttribution):  # type: ignore[misc]  # Captum ships no
         Raises:
             TypeError: If the data is of the wrong kind.
             ValueError: If the data does not fit the model, a number is out of bounds, or no two blocks can be swapped.
+
+        Example:
+            >>> import resnet_lesion as rl, timm, torch
+            >>> model = timm.create_model("resnet18", num_classes=10, zero_init_last=False)
+            >>> inputs, targets = torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 3])
+            >>> some = {"n_swaps": [1, 2], "n_draws": 3, "show_progress": False}
+            >>> result = rl.Reorder(model).analyze((inputs, targets), **some)
+            >>> result.order.dims, bool((result.kendall_tau < 1).any())
+            (('n_swaps', 'draw', 'position'), True)
         """
         network, n = self.network, len(self.network)
         numbers = as_counts("n_swaps", n_swaps, 0, np.iinfo(np.int64).max)
@@ -161,6 +170,13 @@ class Reorder(PerturbationAttribution):  # type: ignore[misc]  # Captum ships no
 
         Raises:
             ValueError: If the inputs or orders do not fit, or the target does not select one score for each image.
+
+        Example:
+            >>> import resnet_lesion as rl, timm, torch
+            >>> model = timm.create_model("resnet18", num_classes=10, zero_init_last=False)
+            >>> inputs, targets = torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 3])
+            >>> rl.Reorder(model).attribute(inputs, target=targets, orders=[[1, 0, 2, 3, 4, 5, 6, 7]]).shape
+            torch.Size([4, 1])
         """
         rows = as_orders(orders, len(self.network))
         return score_lost(

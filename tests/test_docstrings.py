@@ -75,12 +75,10 @@ def test_parameters_and_what_comes_back_are_described(name):
 
 @pytest.mark.parametrize("name", DOCUMENTED)
 def test_an_example_shows_it(name):
-    """Its own, or its class's."""
-    own, cls, member = inspect.getdoc(DOCUMENTED[name]), *name.rpartition(".")[::2]
-    if ">>>" in own:
-        return
-    examples = "\n".join(re.findall(r">>>.*|\.\.\. .*", inspect.getdoc(DOCUMENTED[cls])))
-    assert re.search(rf"\b{member}\b", examples)
+    example = inspect.getdoc(DOCUMENTED[name]).partition(">>>")[2]
+    assert example
+    cls, _, member = name.rpartition(".")
+    assert cls not in DOCUMENTED or re.search(rf"\b{member}\b", example)
 
 
 @pytest.mark.parametrize("name", FROM_A_PAPER)
@@ -102,6 +100,7 @@ def test_figures_say_what_they_draw(name):
     assert "Args:" in doc
     assert "Returns:" in doc
     assert "Raises:" in doc or name == "available"
+    assert f"{name}(" in re.search(r">>>.*", doc, re.DOTALL)[0]
 
 
 FIGURES = [name for name in vars(rl.LesionAccessor) if name.startswith("plot_")]
