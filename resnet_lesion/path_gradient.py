@@ -198,8 +198,7 @@ class PathGradient(GradientAttribution):  # type: ignore[misc]  # Captum ships n
             memory_limit: Bytes to take at most, roughly, for the gradients on their way.
 
         Returns:
-            Gradients shaped like the inputs (or like the layer's input), in the model's number type, but float32 for
-            half precision.
+            Gradients shaped like the inputs (or like the layer's input), in the inputs' number type.
 
         Raises:
             ValueError: If the inputs do not fit the model, the target does not select one score for each image, or
