@@ -116,9 +116,9 @@ CASES: Mapping[str, Case] = {
         environment={"MALLOC_TRIM_THRESHOLD_": "2000000000", "MALLOC_MMAP_THRESHOLD_": "1000000000"},
     ),
     "engine-deletions": Case(
-        "the engine's own cost, a random subset of each of 1 to 10 blocks deleted",
+        "the engine's own cost, 40 random subsets of 1 to 10 blocks deleted",
         partial(engine.measure, kind="deletions"),
-        on_more_images(turns=3, draws=1),
+        on_more_images(turns=3, draws=4),
     ),
     "training": Case(
         "an epoch of 4 mini-batches in which only some random blocks are trained",
