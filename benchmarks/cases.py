@@ -107,18 +107,18 @@ CASES: Mapping[str, Case] = {
     "engine-single": Case(
         "the engine's own cost, each block deleted alone",
         partial(engine.measure, kind="single"),
-        on_more_images(turns=3),
+        on_more_images(turns=7),
     ),
     "engine-memory-kept": Case(
         "the engine's own cost, each block deleted alone, where glibc does not give memory back between passes",
         partial(engine.measure, kind="single"),
-        on_more_images(turns=3) | {"cuda": (), "quick": NETWORKS["quick"][:1]},
+        on_more_images(turns=7) | {"cuda": (), "quick": NETWORKS["quick"][:1]},
         environment={"MALLOC_TRIM_THRESHOLD_": "2000000000", "MALLOC_MMAP_THRESHOLD_": "1000000000"},
     ),
     "engine-deletions": Case(
         "the engine's own cost, 40 random subsets of 1 to 10 blocks deleted",
         partial(engine.measure, kind="deletions"),
-        on_more_images(turns=3, draws=4),
+        on_more_images(turns=5, draws=4),
     ),
     "training": Case(
         "an epoch of 4 mini-batches in which only some random blocks are trained",

@@ -24,6 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from resnet_lesion.block import replaced_forwards
 
 BARE, PLAIN = "the bare block computations", "plain forward passes"
+UNIT = "floating_point_operations"
 _LARGEST_BATCH = {"cpu": 32, "cuda": 2048}
 # plain passes are timed for about this share of the engine's work
 _PLAIN_SHARE = 0.25
@@ -61,8 +62,7 @@ def measure(subject: Subject, kind: Kind) -> dict[str, object]:
         for run in contenders.values():
             run()
         seconds = side_by_side(contenders, subject.spec.turns)
-    unit = "floating_point_operations"
-    found = compared(seconds, {OURS: done, BARE: done, PLAIN: passes * batch * sum(work)}, unit)
+    found = compared(seconds, {OURS: done, BARE: done, PLAIN: passes * batch * sum(work)}, UNIT)
     return {
         **subject.describe(),
         "kind": kind,
@@ -72,9 +72,9 @@ def measure(subject: Subject, kind: Kind) -> dict[str, object]:
         "naive_block_evaluations": result.attrs["naive_block_evaluations"],
         "images_in_a_pass": pieces,
         "contenders": found,
-        "overhead": times_as_long(found, OURS, BARE, unit) - 1,
+        "overhead": times_as_long(found, OURS, BARE, UNIT) - 1,
         "fastest_batch": batch,
-        "share_of_plain_throughput": times_as_long(found, PLAIN, OURS, unit),
+        "share_of_plain_throughput": times_as_long(found, PLAIN, OURS, UNIT),
         "missing": {},
     }
 

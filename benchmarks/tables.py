@@ -6,14 +6,16 @@
 from __future__ import annotations
 
 import json
+import statistics
 from pathlib import Path
 
 from cases import CASES
+from engine import BARE, UNIT
 from figure import COMPARISONS, ENGINE, kind_of, measured
 from gradients import LOOP
 from lesions import ACCELERATED, FEATURES, HOOKS, LAYERS, REPLACED
 from report import FOLDER, Entry, read
-from timing import OURS
+from timing import OURS, ratios
 
 PAGE = Path(__file__).parent / "README.md"
 _START, _END = "<!-- results: written by benchmarks/tables.py -->", "<!-- end of results -->"
@@ -106,13 +108,20 @@ def engine(cases: dict[str, Entry]) -> str:
             entry["model"],
             kind_of(entry),
             *(str(entry[name]) for name in ("block_evaluations", "lower_bound", "naive_block_evaluations")),
-            f"{100 * entry['overhead']:.1f} %",
+            f"{100 * entry['overhead']:.1f} % ({quartiles(entry)})",
             f"{100 * entry['share_of_plain_throughput']:.0f} % (batch of {entry['fastest_batch']})",
         ]
         for entry in measured(cases, *ENGINE)
     ]
     head = ["network", "lesions", "block evaluations", "lower bound", "naive", "overhead", "of plain throughput"]
     return table(head, rows)
+
+
+def quartiles(entry: Entry) -> str:
+    """Return the quartiles of the turns' overheads, in per cent."""
+    turns = ratios(entry["contenders"], OURS, BARE, UNIT)
+    low, _, high = statistics.quantiles(turns, method="inclusive") if len(turns) > 1 else turns * 3
+    return f"{100 * (low - 1):.1f} to {100 * (high - 1):.1f}"
 
 
 def targets(cases: dict[str, Entry]) -> str:

@@ -20,14 +20,16 @@ PACKAGES = ("torch", "timm", "captum", "numpy", "resnet-lesion")
 def side_by_side(contenders: Mapping[str, Callable[[], object]], turns: int) -> dict[str, list[float]]:
     """Time each contender once in every turn, so that a slow moment of the machine meets them all.
 
+    Every other turn goes the other way round, as what runs first finds the memory as another left it.
+
     Run each once before, as a check of its results does: the first run is slower.
 
     Returns:
         Seconds by name of the contender, one for each turn.
     """
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    for _ in range(turns):
-        for name, run in contenders.items():
+    for turn in range(turns):
+        for name, run in list(contenders.items())[:: -1 if turn % 2 else 1]:
             synchronize()
             start = time.perf_counter()
             run()
@@ -67,8 +69,13 @@ def compared(
 
 def times_as_long(contenders: Mapping[str, dict[str, Any]], slow: str, fast: str, unit: str) -> float:
     """Return the median over the turns of how many times as long ``slow`` takes for one unit as ``fast``."""
+    return statistics.median(ratios(contenders, slow, fast, unit))
+
+
+def ratios(contenders: Mapping[str, dict[str, Any]], slow: str, fast: str, unit: str) -> list[float]:
+    """Return, for each turn, how many times as long ``slow`` takes for one unit as ``fast``."""
     pairs = zip(contenders[slow]["seconds"], contenders[fast]["seconds"], strict=True)
-    return statistics.median(a / b for a, b in pairs) * contenders[fast][unit] / contenders[slow][unit]
+    return [a / b * contenders[fast][unit] / contenders[slow][unit] for a, b in pairs]
 
 
 def synchronize() -> None:
