@@ -80,7 +80,7 @@ def cifar(name: str, cpu: tuple[int, ...], cuda: tuple[int, ...]) -> dict[str, t
 
 
 CASES: Mapping[str, Case] = {
-    "single-deletion": Case("each block deleted alone", lesions.single_deletion, on_all(timed=10)),
+    "single-deletion": Case("each block deleted alone", lesions.single_deletion, on_more_images(timed=10)),
     "random-deletions": Case(
         "200 random subsets of 1 to 10 blocks deleted", lesions.random_deletions, on_all(timed=10)
     ),
