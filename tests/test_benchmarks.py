@@ -203,6 +203,21 @@ def test_ratios_are_medians_of_turns_for_the_same_work():
     assert found["loop"]["seconds_for_one"] == 0.5
 
 
+def test_every_other_turn_goes_the_other_way_round():
+    ran = []
+    contenders = {name: lambda name=name: ran.append(name) for name in "abc"}
+    seconds = timing.side_by_side(contenders, turns=3)
+    assert "".join(ran) == "abccbaabc"
+    assert {name: len(values) for name, values in seconds.items()} == {"a": 3, "b": 3, "c": 3}
+
+
+def test_quartiles_are_those_of_the_turns():
+    turns = {timing.OURS: [1.0, 4.0, 2.0, 3.0, 5.0], engine.BARE: [1.0] * 5}
+    entry = {"contenders": {name: {"seconds": values, engine.UNIT: 7} for name, values in turns.items()}}
+    low, high = np.quantile([0, 300, 100, 200, 400], [0.25, 0.75])
+    assert tables.quartiles(entry) == f"{low:.1f} to {high:.1f}"
+
+
 def test_targets_are_met_or_not():
     def entry(ours, accelerated, **more):
         seconds = {timing.OURS: [ours], lesions.ACCELERATED: [accelerated], lesions.HOOKS: [6.0]}
