@@ -21,7 +21,7 @@ from timing import OURS, compared, side_by_side, times_as_long
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from resnet_lesion.block import replaced_forwards
+from resnet_lesion.blocks.block import replaced_forwards
 
 BARE, PLAIN = "the bare block computations", "plain forward passes"
 UNIT = "floating_point_operations"

@@ -20,7 +20,7 @@ from report import FOLDER, Entry, read
 from timing import OURS
 from training import ALL
 
-from resnet_lesion.drawing import BLUE, GREEN, GREY, VERMILLION
+from resnet_lesion.plots.drawing import BLUE, GREEN, GREY, VERMILLION
 
 # colour and marker of each contender
 LOOK = {

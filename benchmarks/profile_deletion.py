@@ -22,9 +22,9 @@ import torch
 from torch import Tensor
 
 import resnet_lesion as rl
-from resnet_lesion.chunking import Chunks
-from resnet_lesion.orders import DELETED, delete_each, whole
-from resnet_lesion.streams import Plan
+from resnet_lesion.engines.chunking import Chunks
+from resnet_lesion.engines.plan import Plan
+from resnet_lesion.network.orders import DELETED, delete_each, whole
 
 CUDA = torch.cuda.is_available()
 

@@ -26,7 +26,7 @@ from profile_deletion import processor, profile
 from report import FOLDER
 from timing import OURS
 
-from resnet_lesion.results import weights_hash
+from resnet_lesion.results.provenance import weights_hash
 
 _KEPT = CASES["engine-memory-kept"].environment
 _TURNS = 3

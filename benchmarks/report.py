@@ -11,7 +11,7 @@ from typing import Any
 from lesions import ACCELERATED, HOOKS
 from timing import OURS, load, machine, times_as_long
 
-from resnet_lesion.storage import whole_file
+from resnet_lesion.results.storage import whole_file
 
 FOLDER = Path(__file__).parent / "results"
 """Where the committed results are."""

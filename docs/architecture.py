@@ -9,102 +9,30 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
 import resnet_lesion
-from resnet_lesion.drawing import BLUE, GREY, VERMILLION
+from resnet_lesion.plots.drawing import BLUE, GREY, VERMILLION
 
 PACKAGE = Path(resnet_lesion.__file__).parent
 
-LAYERS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "command": (
-        "the command line, the demo, the paper's experiments",
-        ("cli", "arguments", "demo", "reproduction", "claims", "comparison"),
-    ),
-    "figures": (
-        "figures and words for a result",
-        (
-            "report",
-            "accessor",
-            "plots",
-            "lesion_plots",
-            "path_plots",
-            "drawing",
-            "summary",
-            "findings",
-            "tables",
-            "quantities",
-        ),
-    ),
-    "analyzers": (
-        "what is asked of a network",
-        (
-            "study",
-            "effective_path",
-            "path_gradient",
-            "deletion",
-            "reorder",
-            "block_statistics",
-            "evaluation",
-            "attribution",
-            "measurement",
-            "training",
-            "support",
-        ),
-    ),
-    "runs": (
-        "one pass over data: read, cut, kept, merged",
-        (
-            "executors",
-            "merging",
-            "run",
-            "reading",
-            "checkpoint",
-            "shards",
-            "data",
-            "images",
-            "digits",
-            "weights",
-        ),
-    ),
-    "engines": (
-        "many lesions forward, all path lengths backward",
-        ("streams", "chunking", "linearization", "acceleration", "folding", "testing"),
-    ),
-    "results": (
-        "names, units, provenance, files",
-        ("lesion_results", "path_results", "effective_lengths", "results", "storage", "intervals"),
-    ),
-    "network": (
-        "a model as n blocks in a row",
-        (
-            "network",
-            "verification",
-            "forward_pass",
-            "routing",
-            "refusals",
-            "isolation",
-            "compilation",
-        ),
-    ),
-    "contract": ("one block and its parts", ("branch", "block", "chain", "errors", "orders", "paths")),
-}
-
-
-def layer_of() -> dict[str, int]:
-    """Return each file's layer, 0 for the highest."""
-    return {file: i for i, (_, files) in enumerate(LAYERS.values()) for file in files}
+LAYERS = (
+    "cli", "paper", "reports", "plots", "loading", "training", "analyzers", "testing", "acceleration", "runs", "engines",
+    "results", "network", "blocks", "digits", "checks", "errors",
+)  # fmt: skip
+"""The package's folders, and the files beside them, from the highest down: each imports from itself and from below."""
 
 
 def imports(package: Path = PACKAGE) -> dict[str, set[str]]:
-    """Return which files of the package each of its files imports, wherever in it."""
+    """Return which folders (or files beside them) of the package each of them imports, wherever in it."""
     found: dict[str, set[str]] = {}
-    for path in sorted(package.glob("*.py")):
-        if path.stem == "__init__":
+    for path in sorted(package.rglob("*.py")):
+        name = path.relative_to(package).parts[0].removesuffix(".py")
+        if name == "__init__":
             continue
-        found[path.stem] = set()
+        found.setdefault(name, set())
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ImportFrom) and node.module == package.name:
-                found[path.stem] |= {alias.name for alias in node.names}
+                found[name] |= {alias.name for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and str(node.module).startswith(f"{package.name}."):
-                found[path.stem].add(str(node.module).split(".")[1])
+                found[name].add(str(node.module).split(".")[1])
     return found
 
 

@@ -7,7 +7,7 @@ from itertools import product
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
-from resnet_lesion.drawing import BLUE, GREY, VERMILLION
+from resnet_lesion.plots.drawing import BLUE, GREY, VERMILLION
 
 N_BLOCKS = 3
 

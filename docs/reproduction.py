@@ -10,7 +10,7 @@ from IPython.display import Markdown
 from write_tables import table
 
 import resnet_lesion as rl
-from resnet_lesion.tables import claims_table
+from resnet_lesion.reports.tables import claims_table
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -1,5 +1,9 @@
 """The errors of our own; everything else is a TypeError or ValueError."""
 
+from __future__ import annotations
+
+HOW_TO = "docs/how-to/write-an-adapter.md"
+
 
 class AdapterError(RuntimeError):
     """A block does not behave as its adapter says, or the model does not run its blocks one after another.

@@ -11,12 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from resnet_lesion.block import Block
-from resnet_lesion.branch import HOW_TO
-from resnet_lesion.errors import AdapterError
-from resnet_lesion.linearization import BlockGraph
-from resnet_lesion.network import ResidualNetwork, wrap
-from resnet_lesion.routing import route
+from resnet_lesion.blocks.block import Block
+from resnet_lesion.engines.linearization import BlockGraph
+from resnet_lesion.errors import HOW_TO, AdapterError
+from resnet_lesion.network.residual_network import ResidualNetwork, wrap
+from resnet_lesion.network.routing import route
 
 # wrong adapters are off by far more; some of timm's norms (EvoNorm, FRN) compute in single precision whatever they get
 TOLERANCE = 1e-6
@@ -100,7 +99,7 @@ def _identity(block: Block, x: Tensor) -> float:
     residuals: list[Tensor] = []
     with torch.no_grad(), ExitStack() as stack:
         exit_ = block.part(block.branch.exit)
-        stack.callback(exit_.register_forward_hook(lambda _m, _a, output: residuals.append(output.clone())).remove)
+        stack.enter_context(exit_.register_forward_hook(lambda _m, _a, output: residuals.append(output.clone())))
         y = block.module(x.clone())
         if not any(bool(residual.any()) for residual in residuals):
             raise AdapterError(f"block {block.layer!r}: the exit {block.branch.exit!r} is zero or does not run.")
@@ -111,7 +110,7 @@ def _identity(block: Block, x: Tensor) -> float:
 def _deletion(block: Block, x: Tensor) -> float:
     with torch.no_grad(), ExitStack() as stack:
         exit_ = block.part(block.branch.exit)
-        stack.callback(exit_.register_forward_hook(_zeros).remove)
+        stack.enter_context(exit_.register_forward_hook(_zeros))
         zeroed = block.module(x.clone())
     with torch.no_grad():
         deleted = block.without_branch(x)
@@ -182,7 +181,7 @@ def _block_inputs(network: ResidualNetwork, inputs: Tensor) -> list[Tensor]:
 
     with ExitStack() as stack, torch.no_grad():
         for i, block in enumerate(network.blocks):
-            stack.callback(block.module.register_forward_pre_hook(partial(keep, i)).remove)
+            stack.enter_context(block.module.register_forward_pre_hook(partial(keep, i)))
         network.model(network.to_device(inputs))
     return [seen[i] for i in range(len(network))]
 

@@ -20,7 +20,7 @@ import torch
 import xarray as xr
 
 import resnet_lesion as rl
-from resnet_lesion import run as run_module
+from resnet_lesion.runs import run as run_module
 
 run_module._SECONDS = 0.0
 

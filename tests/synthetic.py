@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import xarray as xr
 
-from resnet_lesion.intervals import wilson_interval
-from resnet_lesion.paths import path_counts, path_fraction, remaining_fraction
+from resnet_lesion.network.paths import path_counts, path_fraction, remaining_fraction
+from resnet_lesion.results.statistics import wilson_interval
 
 N = 12
 LAYERS = [f"stages.{i // 4}.blocks.{i % 4}" for i in range(N)]

@@ -10,9 +10,9 @@ from torch import nn
 from torch.nn import functional as F
 
 import resnet_lesion as rl
-from resnet_lesion import folding
-from resnet_lesion.acceleration import precision
-from resnet_lesion.results import weights_hash
+from resnet_lesion.acceleration import folding
+from resnet_lesion.network.precision import precision
+from resnet_lesion.results.provenance import weights_hash
 
 QUIET = {"show_progress": False}
 ORDERS = [[2, 1, 0, 3, 5, 4], [-1, 1, 1, 3, 4, 5]]

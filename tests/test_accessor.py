@@ -8,8 +8,9 @@ import synthetic
 import xarray as xr
 from matplotlib import pyplot
 
-import resnet_lesion.accessor  # noqa: F401
+import resnet_lesion.reports.accessor  # noqa: F401
 from resnet_lesion import plots
+from resnet_lesion.plots import catalogue
 
 
 @pytest.fixture(autouse=True)
@@ -36,16 +37,16 @@ def test_plot_draws_the_main_figure_of_every_result(make, title):
 
 
 def test_every_figure_has_a_method():
-    figures = {*plots._FIGURES, "block_statistic"}
+    figures = {*catalogue._FIGURES, "block_statistic"}
     methods = {name for name in dir(xr.Dataset().lesion) if name.startswith("plot_")}
     assert methods == {f"plot_{name}" for name in figures}
     for group in synthetic.tree().leaves:
         dataset = group.to_dataset()
-        for name in plots._FIGURES.keys() & plots.available(dataset).keys():
+        for name in catalogue._FIGURES.keys() & plots.available(dataset).keys():
             _, ax = pyplot.subplots()
             by_method = getattr(dataset.lesion, f"plot_{name}")(ax=ax)
             assert by_method is ax
-            by_function = plots._FIGURES[name][0](dataset)
+            by_function = catalogue._FIGURES[name][0](dataset)
             assert by_method.get_title("left") == by_function.get_title("left")
             pyplot.close("all")
 

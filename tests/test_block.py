@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 import resnet_lesion as rl
-from resnet_lesion.block import Block, replaced_forwards
+from resnet_lesion.blocks.block import Block, replaced_forwards
 
 
 @pytest.mark.parametrize("name", models.CASES)

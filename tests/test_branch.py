@@ -4,7 +4,8 @@ from timm.models import resnet
 from torch import nn
 
 import resnet_lesion as rl
-from resnet_lesion import branch
+from resnet_lesion import checks
+from resnet_lesion.blocks import registry as branch
 
 
 class Block(nn.Module):
@@ -124,8 +125,8 @@ def test_a_broken_package_of_adapters_is_a_warning(monkeypatch):
 
 
 def test_suggestions():
-    assert branch.did_you_mean("layer1.9", ["layer1.0", "stem"]) == " Did you mean 'layer1.0'?"
-    assert branch.did_you_mean("zzz", ["layer1.0"]) == ""
+    assert checks.did_you_mean("layer1.9", ["layer1.0", "stem"]) == " Did you mean 'layer1.0'?"
+    assert checks.did_you_mean("zzz", ["layer1.0"]) == ""
 
 
 def test_a_branch_cannot_be_changed():

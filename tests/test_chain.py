@@ -12,7 +12,8 @@ from torch import nn
 from torch.nn import functional as F
 
 import resnet_lesion as rl
-from resnet_lesion.streams import Plan, forward_lesions
+from resnet_lesion.engines.plan import Plan
+from resnet_lesion.engines.streams import forward_lesions
 from resnet_lesion.testing import check_adapter
 
 QUIET = {"show_progress": False}

@@ -6,9 +6,9 @@ import torch
 from torch import nn
 
 import resnet_lesion as rl
-from resnet_lesion import chunking
-from resnet_lesion.chunking import Chunks, piece
-from resnet_lesion.orders import whole
+from resnet_lesion.engines import chunking
+from resnet_lesion.engines.chunking import Chunks, piece
+from resnet_lesion.network.orders import whole
 
 ROWS = np.array([[0, 1, 2, 3, 4, 5], *np.where(np.eye(6, dtype=bool), -1, np.arange(6)), [2, 1, 0, 3, 5, 4]])
 N = 8

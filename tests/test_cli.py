@@ -19,7 +19,7 @@ from matplotlib.image import imread
 from PIL import Image
 
 import resnet_lesion as rl
-from resnet_lesion import cli
+from resnet_lesion.cli import command as cli
 from resnet_lesion.digits import load_digits
 
 MODEL = "cifar_preactresnet110"
@@ -48,7 +48,7 @@ def quick(monkeypatch):
         tree.attrs |= {"n_paths": n_paths, "n_gradient_images": n_gradient_images}
         return tree
 
-    monkeypatch.setattr(cli, "study", few)
+    monkeypatch.setattr("resnet_lesion.cli.study.study", few)
 
 
 @pytest.fixture
@@ -157,7 +157,7 @@ def test_a_whole_folder_comes_in_random_order_so_that_gradients_see_several_clas
         seen.extend(next(iter(loader))[1].tolist())
         return synthetic.tree()
 
-    monkeypatch.setattr(cli, "study", first_batch)
+    monkeypatch.setattr("resnet_lesion.cli.study.study", first_batch)
     study(folder, tmp_path / "out.nc", "--batch-size", 10)
     assert len(seen) == 10
     assert len(set(seen)) > 5
@@ -215,7 +215,7 @@ def test_study_of_a_checkpoint(folder, tmp_path, quick, suffix):
     for label in "123":
         (three / label).symlink_to(folder / "validation" / label)
     tree = study(three, tmp_path / "out.nc", "--checkpoint", path, "--num-classes", 3)
-    assert tree["deletion"].attrs["weights_sha256"] == rl.results.weights_hash(model)
+    assert tree["deletion"].attrs["weights_sha256"] == rl.results.provenance.weights_hash(model)
     assert tree["deletion"].attrs["n_classes"] == 3
 
 
@@ -349,10 +349,10 @@ def raising(error):
 
 
 def test_other_errors_and_interruptions_have_their_own_exit_codes(result, monkeypatch, capsys):
-    monkeypatch.setattr(cli, "summarise", raising(ZeroDivisionError("something\nodd")))
+    monkeypatch.setattr("resnet_lesion.cli.results.summarise", raising(ZeroDivisionError("something\nodd")))
     assert run("show", result) == 1
     assert capsys.readouterr().err == "resnet-lesion: ZeroDivisionError: something odd (--debug shows where)\n"
-    monkeypatch.setattr(cli, "summarise", raising(KeyboardInterrupt))
+    monkeypatch.setattr("resnet_lesion.cli.results.summarise", raising(KeyboardInterrupt))
     assert run("show", result) == 130
     assert capsys.readouterr().err == "resnet-lesion: interrupted\n"
 

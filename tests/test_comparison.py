@@ -3,7 +3,7 @@ import pytest
 from scipy.stats import binom, ttest_ind
 from scipy.stats import t as student
 
-from resnet_lesion.comparison import compare
+from resnet_lesion.paper.comparison import compare
 
 
 def trainings(errors, n=200, seed=0):

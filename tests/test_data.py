@@ -5,7 +5,7 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 import resnet_lesion as rl
-from resnet_lesion.data import batches, defects, describe, length, refuse_one_shot
+from resnet_lesion.runs.data import batches, defects, describe, length, refuse_one_shot
 
 X, Y = models.data(4)
 

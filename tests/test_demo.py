@@ -6,7 +6,8 @@ import pytest
 import torch
 
 import resnet_lesion as rl
-from resnet_lesion import cli, demo
+from resnet_lesion.cli import command as cli
+from resnet_lesion.cli import demo
 
 
 @pytest.fixture

@@ -94,7 +94,7 @@ def test_definitions_are_equations(name):
 @pytest.mark.parametrize("name", [name for name in vars(plots) if inspect.isfunction(vars(plots)[name])])
 def test_figures_say_what_they_draw(name):
     drawing = vars(plots)[name]
-    if not drawing.__module__.endswith("plots"):
+    if not drawing.__module__.startswith("resnet_lesion.plots."):
         return
     doc = inspect.getdoc(drawing)
     assert "Args:" in doc

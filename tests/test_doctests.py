@@ -21,6 +21,6 @@ def test_examples_are_right(name):
 
 
 def test_every_analyzer_has_an_example():
-    for name in ("deletion", "reorder", "evaluation", "network", "branch", "paths"):
+    for name in ("analyzers.deletion", "analyzers.reorder", "analyzers.evaluation", "network.residual_network", "blocks.branch", "network.paths"):
         module = importlib.import_module(f"resnet_lesion.{name}")
         assert any(test.examples for test in doctest.DocTestFinder().find(module)), name

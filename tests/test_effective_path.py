@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from models import build, data
 
 import resnet_lesion as rl
-from resnet_lesion.effective_lengths import shortest_range
+from resnet_lesion.results.gradients import shortest_range
 
 QUIET = {"show_progress": False}
 

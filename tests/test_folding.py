@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.utils import parametrizations
 
 import resnet_lesion as rl
-from resnet_lesion.folding import fold_norms
+from resnet_lesion.acceleration.folding import fold_norms
 
 # the batch norms that no convolution stands right before
 KEPT = {

@@ -9,8 +9,8 @@ from models import CASES, build, data
 from test_run import ANALYSES, Batches, Stop, check_identical
 
 import resnet_lesion as rl
-from resnet_lesion import run as run_module
-from resnet_lesion.data import LEFT_OUT
+from resnet_lesion.runs import run as run_module
+from resnet_lesion.runs.data import LEFT_OUT
 
 pytestmark = pytest.mark.gpu
 QUIET = {"show_progress": False}

@@ -10,10 +10,12 @@ import torch
 from PIL import Image
 
 import resnet_lesion as rl
-from resnet_lesion.data import LEFT_OUT
 from resnet_lesion.digits import load_digits
-from resnet_lesion.images import Source, ZipReader, choose_samples, class_names, described, open_images, subset_loader
-from resnet_lesion.weights import load_weights, save_weights, untrained
+from resnet_lesion.loading.files import ZipReader
+from resnet_lesion.loading.images import Source, class_names, described, open_images
+from resnet_lesion.loading.loaders import choose_samples, subset_loader
+from resnet_lesion.loading.models import load_weights, save_weights, untrained
+from resnet_lesion.runs.data import LEFT_OUT
 
 CPU = torch.device("cpu")
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from resnet_lesion.intervals import wilson_interval
+from resnet_lesion.results.statistics import wilson_interval
 
 
 @pytest.mark.parametrize("coverage", [0.5, 0.95, 0.999])

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import resnet_lesion as rl
-from resnet_lesion.isolation import isolated
+from resnet_lesion.network.isolation import isolated
 
 SWAP = [[2, 1, 0, 3, 5, 4], [-1, 1, 1, 3, 4, 5]]
 QUIET = {"show_progress": False}

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from scipy.stats import chisquare
 
-from resnet_lesion.orders import as_counts, as_orders, as_positive, delete_each, delete_random, swap_random, whole
+from resnet_lesion.checks import as_counts, as_positive
+from resnet_lesion.network.orders import as_orders, delete_each, delete_random, swap_random, whole
 
 PAIRS = [(0, 1), (0, 2), (1, 2), (4, 5)]
 

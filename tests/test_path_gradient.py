@@ -14,7 +14,7 @@ from models import CASES, Snapshot, build, data, images, labels
 
 import resnet_lesion as rl
 from resnet_lesion.digits import load_digits
-from resnet_lesion.orders import draw_path
+from resnet_lesion.network.paths import draw_path
 
 SHAPE = (3, 32, 32)
 QUIET = {"show_progress": False}

@@ -12,6 +12,7 @@ from matplotlib.image import imread
 
 import resnet_lesion as rl
 from resnet_lesion import plots
+from resnet_lesion.plots import catalogue
 
 
 @pytest.fixture(autouse=True)
@@ -276,7 +277,7 @@ def test_deletions_of_several_networks():
         plots.compare_deletions({})
 
 
-@pytest.mark.parametrize("name", [name for name in plots._FIGURES if name != "error_by_lesion"])
+@pytest.mark.parametrize("name", [name for name in catalogue._FIGURES if name != "error_by_lesion"])
 def test_axes_that_are_given_are_drawn_on(name):
     groups = [*(group.to_dataset() for group in synthetic.tree().leaves), synthetic.training()]
     (dataset,) = [dataset for dataset in groups if name in plots.available(dataset)]
@@ -286,10 +287,10 @@ def test_axes_that_are_given_are_drawn_on(name):
     assert len(pyplot.get_fignums()) == 1
 
 
-@pytest.mark.parametrize("name", plots._FIGURES)
+@pytest.mark.parametrize("name", catalogue._FIGURES)
 def test_a_dataset_without_the_variable_is_refused(name):
     with pytest.raises(ValueError, match=r"expected a dataset with '\w+'.*, got one with x\. dataset\.lesion\.plot"):
-        plots._FIGURES[name][0](xr.Dataset({"x": ("layer", [1, 2])}))
+        catalogue._FIGURES[name][0](xr.Dataset({"x": ("layer", [1, 2])}))
 
 
 def test_figures_of_a_study():

@@ -12,10 +12,11 @@ from test_run import QUIET, check_identical
 from torch.utils.data import BatchSampler, DataLoader, Dataset, SequentialSampler, TensorDataset, get_worker_info
 
 import resnet_lesion as rl
-from resnet_lesion import run as run_module
-from resnet_lesion.data import batches
-from resnet_lesion.images import evaluation_loader, open_images
-from resnet_lesion.reading import Reading, every_nth, in_batches_of
+from resnet_lesion.loading.images import open_images
+from resnet_lesion.loading.loaders import evaluation_loader
+from resnet_lesion.runs import run as run_module
+from resnet_lesion.runs.data import batches
+from resnet_lesion.runs.reading import Reading, every_nth, in_batches_of
 
 CPU = torch.device("cpu")
 

@@ -15,7 +15,7 @@ from test_merging import check_merged
 from test_run import ANALYSES, Batches, Stop, check_identical
 
 import resnet_lesion as rl
-from resnet_lesion import run as run_module
+from resnet_lesion.runs import run as run_module
 
 TESTS = Path(__file__).parent
 QUIET = {"show_progress": False}
@@ -28,7 +28,7 @@ def test_a_full_disk_loses_nothing(tmp_path):
         import resource, signal, sys
         sys.path.insert(0, {str(TESTS)!r})
         import models, numpy as np, resnet_lesion as rl, xarray as xr
-        from resnet_lesion import run
+        from resnet_lesion.runs import run
 
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         run._SECONDS = 0.0

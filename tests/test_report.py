@@ -8,11 +8,11 @@ import synthetic
 import xarray as xr
 from PIL import Image
 
-from resnet_lesion.findings import findings
-from resnet_lesion.plots import figures
-from resnet_lesion.quantities import groups
-from resnet_lesion.report import write_report
-from resnet_lesion.tables import table_of
+from resnet_lesion.plots.catalogue import figures
+from resnet_lesion.reports.findings import findings
+from resnet_lesion.reports.page import write_report
+from resnet_lesion.reports.tables import table_of
+from resnet_lesion.results.quantities import groups
 
 
 class Page(HTMLParser):

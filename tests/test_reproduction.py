@@ -10,13 +10,13 @@ import xarray as xr
 from test_images import write_images, zipped
 
 import resnet_lesion as rl
-from resnet_lesion import reproduction
-from resnet_lesion.claims import claims
-from resnet_lesion.cli import main
-from resnet_lesion.comparison import compare
-from resnet_lesion.images import Source
-from resnet_lesion.reproduction import SUBJECTS, reproduce
-from resnet_lesion.summary import summarise_claims
+from resnet_lesion.cli.command import main
+from resnet_lesion.loading.images import Source
+from resnet_lesion.paper import reproduction
+from resnet_lesion.paper.claims import claims
+from resnet_lesion.paper.comparison import compare
+from resnet_lesion.paper.reproduction import SUBJECTS, reproduce
+from resnet_lesion.reports.summary import summarise_claims
 
 N, LENGTHS = 20, np.arange(21)
 
@@ -173,7 +173,7 @@ def small(monkeypatch):
 
 @pytest.mark.sweep
 def test_everything_is_trained_analysed_and_compared(archive, small, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("resnet_lesion.cli.save_figures", lambda tree, _folder: list(tree.children))
+    monkeypatch.setattr("resnet_lesion.cli.train.save_figures", lambda tree, _folder: list(tree.children))
     command = ["reproduce", "--data", archive, "--batch-size", 8, "--epochs", 1, "--n-seeds", 2, "--n-draws", 2]
     command += ["--n-paths", 2, "--n-gradient-images", 2, "--parallel", 1, "--workers", 0, "--device", "cpu"]
     command += ["--image-size", 12, "--num-samples", 6, "--channels-last"]

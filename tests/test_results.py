@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import resnet_lesion as rl
-from resnet_lesion.results import model_name, weights_hash
+from resnet_lesion.results.provenance import model_name, weights_hash
 
 SCALARS = {"total": (), "skipped": (), "baseline_correct": (), "baseline_error": (), "baseline_loss": ()}
 MEASURES = ("correct", "loss", "agreeing", "agreement", "error", "error_low", "error_high")

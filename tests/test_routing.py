@@ -5,7 +5,7 @@ from models import CASES, HAND_BUILT, Snapshot, build, images, labels
 from torch import nn
 
 import resnet_lesion as rl
-from resnet_lesion.routing import as_path
+from resnet_lesion.network.paths import as_path
 
 SHAPE = (3, 32, 32)
 

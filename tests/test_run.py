@@ -12,9 +12,9 @@ import torch
 import xarray as xr
 
 import resnet_lesion as rl
-from resnet_lesion import run as run_module
-from resnet_lesion import storage
-from resnet_lesion.data import LEFT_OUT
+from resnet_lesion.results import storage
+from resnet_lesion.runs import run as run_module
+from resnet_lesion.runs.data import LEFT_OUT
 
 QUIET = {"show_progress": False}
 ANALYSES = {
@@ -85,7 +85,7 @@ def test_a_stopped_run_goes_on(name, stop_after, tmp_path, always_saved):
 
 
 def test_a_run_with_rtol_goes_on_in_any_of_its_passes(tmp_path, always_saved, monkeypatch):
-    monkeypatch.setattr("resnet_lesion.measurement._FIRST_ROUND", 2)
+    monkeypatch.setattr("resnet_lesion.analyzers.gradient_norms._FIRST_ROUND", 2)
     model, data = models.build(), models.data(6)
 
     def analyse(batches, **how):
@@ -218,7 +218,7 @@ def test_a_failed_write_leaves_what_was_there(tmp_path, always_saved, monkeypatc
         storage.save(dataset, path)
 
     with monkeypatch.context() as patch:
-        patch.setattr("resnet_lesion.checkpoint.storage", type("Full", (), {"save": save, "open": storage.open}))
+        patch.setattr("resnet_lesion.runs.checkpoint.storage", type("Full", (), {"save": save, "open": storage.open}))
         with pytest.raises(OSError, match="No space left"):
             rl.Deletion(model).analyze(Batches(data, 2), checkpoint=tmp_path, **QUIET)
     assert json.loads(rl.open(tmp_path / "deletion.part.nc").attrs["done"])["n_images"] == 4

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from resnet_lesion.orders import delete_random
-from resnet_lesion.shards import Shard, as_shard
+from resnet_lesion.network.orders import delete_random
+from resnet_lesion.runs.shards import Shard, as_shard
 
 
 def test_forms_of_a_shard():

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 import resnet_lesion as rl
-from resnet_lesion.streams import Plan, forward_lesions
+from resnet_lesion.engines.plan import Plan
+from resnet_lesion.engines.streams import forward_lesions
 
 
 def order_rows(kinds, max_rows=5):

@@ -6,11 +6,11 @@ import synthetic
 import xarray as xr
 
 import resnet_lesion as rl
-from resnet_lesion.comparison import compare
-from resnet_lesion.findings import findings
-from resnet_lesion.quantities import groups, percent
-from resnet_lesion.shards import Shard
-from resnet_lesion.summary import as_json, summarise
+from resnet_lesion.paper.comparison import compare
+from resnet_lesion.reports.findings import findings
+from resnet_lesion.reports.summary import as_json, summarise
+from resnet_lesion.results.quantities import groups, percent
+from resnet_lesion.runs.shards import Shard
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import resnet_lesion as rl
-from resnet_lesion.summary import summarise
+from resnet_lesion.reports.summary import summarise
 from resnet_lesion.testing import check_adapter
 
 

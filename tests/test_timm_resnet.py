@@ -7,7 +7,7 @@ from timm.models import resnet
 from torch import nn
 
 import resnet_lesion as rl
-from resnet_lesion.branch import is_block
+from resnet_lesion.blocks.registry import is_block
 
 NAMES = [name for name in models.TIMM if not name.startswith("resnetv2")]
 

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 import resnet_lesion as rl
-from resnet_lesion import training
+from resnet_lesion.training import loop as training
 
 QUIET = {"show_progress": False}
 

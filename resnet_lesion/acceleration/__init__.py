@@ -1,0 +1,1 @@
+"""A faster copy of a network. Below: engines, results."""

@@ -1,0 +1,186 @@
+"""What the Captum side of Deletion and Reorder shares: one image's score, and how much of it a lesion costs."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from functools import partial, wraps
+from typing import Any, TypeAlias, TypeVar
+
+import torch
+from captum._utils.common import _select_targets
+from captum.log import log_usage
+from torch import Tensor
+from tqdm import tqdm
+
+from resnet_lesion.engines.chunking import Chunks, check_fit, of_images, piece
+from resnet_lesion.engines.linearization import Linearization
+from resnet_lesion.engines.memory import gradient_budget, gradient_bytes
+from resnet_lesion.network.orders import IntArray, whole
+from resnet_lesion.network.residual_network import ResidualNetwork
+
+TargetType: TypeAlias = int | tuple[int, ...] | Tensor | list[int] | list[tuple[int, ...]] | None
+"""Captum's target: a class for all images, one for each, or None if the model returns one score per image."""
+
+
+_F = TypeVar("_F", bound=Callable[..., object])
+
+
+def captum_algorithm(attribute: _F) -> _F:
+    """Make an ``attribute`` method one of Captum's.
+
+    It is marked as Captum marks its own; NoiseTunnel calls what is underneath the mark. Inputs as a tuple of one tensor
+    give the attributions as such a tuple, which Captum's metrics rely on.
+    """
+
+    @wraps(attribute)
+    def formatted(self: object, inputs: object, *args: object, **options: object) -> object:
+        result = attribute(self, inputs, *args, **options)
+        if not isinstance(inputs, tuple):
+            return result
+        return ((result[0],), *result[1:]) if isinstance(result, tuple) else (result,)
+
+    marked: _F = log_usage()(formatted)
+    return marked
+
+
+def score_lost(
+    network: ResidualNetwork,
+    inputs: Tensor,
+    target: TargetType,
+    orders: IntArray,
+    additional_forward_args: object,
+    perturbations_per_eval: int | None,
+    show_progress: bool,
+) -> Tensor:
+    """Return (N, n_orders): the target score of the whole network less that under each order row."""
+    inputs = single_input(inputs)
+    extra = forward_args(additional_forward_args)
+    with (
+        network.isolated(),
+        torch.no_grad(),
+        tqdm(total=len(orders) + 1, unit="lesion", disable=not show_progress, desc="lesions") as progress,
+    ):
+        trace = network.trace(*piece(0, 1, inputs, *extra))
+        check_fit(network, orders, trace)
+        rows = torch.cat([torch.as_tensor(whole(len(network)))[None], torch.as_tensor(orders)]).numpy()
+        chunks = Chunks(network, rows, trace, perturbations_per_eval)
+        scores: Tensor | None = None
+        for outputs, chosen in chunks.outputs(network.to_device(inputs), *extra):
+            selected = torch.stack([select_score(output, target) for output in outputs], dim=1)
+            if scores is None:
+                scores = selected.new_empty(len(inputs), len(rows))
+            scores[:, chosen] = selected
+            progress.update(len(chosen))
+    assert scores is not None
+    return scores[:, :1] - scores[:, 1:]
+
+
+def single_input(inputs: object) -> Tensor:
+    """Unpack Captum's one-tensor tuple.
+
+    Raises:
+        TypeError: If the inputs are not one tensor.
+        ValueError: If there is no image among them, or one is not finite.
+    """
+    if isinstance(inputs, tuple) and len(inputs) == 1:
+        (inputs,) = inputs
+    if not isinstance(inputs, Tensor):
+        raise TypeError(f"expected inputs as one tensor (N, ...), got {type(inputs).__name__}.")
+    if inputs.ndim < 2 or not len(inputs):
+        raise ValueError(f"expected inputs (N, ...) with N >= 1, got shape {tuple(inputs.shape)}.")
+    if not torch.isfinite(inputs).all():
+        raise ValueError("expected finite inputs, got NaN or infinity. Check the images and their normalisation.")
+    return inputs
+
+
+def forward_args(additional_forward_args: object) -> tuple[object, ...]:
+    """Return Captum's additional arguments as a tuple."""
+    if additional_forward_args is None:
+        return ()
+    return additional_forward_args if isinstance(additional_forward_args, tuple) else (additional_forward_args,)
+
+
+def select_score(output: Tensor, target: TargetType) -> Tensor:
+    """Select each image's score, (N,), from the model's output, as Captum does.
+
+    Raises:
+        ValueError: If the target does not select one score for each image.
+    """
+    if isinstance(target, Tensor):
+        target = target.to(output.device)
+    try:
+        score: Tensor = _select_targets(output, target)
+    except (AssertionError, IndexError, RuntimeError) as error:
+        raise ValueError(
+            f"expected a target that selects one of the outputs {tuple(output.shape)} for each image, "
+            f"got {target!r:.80}: {error}."
+        ) from error
+    if score.numel() != len(output):
+        raise ValueError(
+            f"expected a target that selects one score for each image, got {target!r:.80} "
+            f"with outputs of shape {tuple(output.shape)}. Pass target=labels or target=class_index."
+        )
+    return score.reshape(len(output))
+
+
+def carry_by_length(
+    network: ResidualNetwork,
+    inputs: Tensor,
+    target: TargetType,
+    additional_forward_args: object,
+    wrt: int | None,
+    max_length: int,
+    memory_limit: int | None,
+    reduce: Callable[[Tensor], Tensor],
+) -> Tensor:
+    """Carry the target score's gradients by path length back to the input (or a block's) and reduce them.
+
+    Args:
+        network: The network.
+        inputs: (N, ...) inputs.
+        target: Captum's target.
+        additional_forward_args: Further arguments of the model.
+        wrt: The block at whose input the gradients are taken, or None for the model's input.
+        max_length: The longest paths to carry.
+        memory_limit: Bytes to take at most, roughly.
+        reduce: Maps (lengths, n, ...) gradients of some images to (n, ...).
+
+    Returns:
+        (N, ...) reduced gradients.
+    """
+    x, extra, parts = single_input(inputs), forward_args(additional_forward_args), list[Tensor]()
+    with network.isolated():
+        first = slice(1)
+        size = gradient_bytes(network.trace(x[first], *(of_images(arg, first, len(x)) for arg in extra)))
+        n_images = max(1, gradient_budget(network, memory_limit) // (size * (max_length + 1)))
+        for start in range(0, len(x), n_images):
+            chosen = slice(start, start + n_images)
+            linear = Linearization(
+                network,
+                network.to_device(x[chosen]),
+                partial(select_score, target=_targets_of(target, chosen, len(x))),
+                tuple(of_images(arg, chosen, len(x)) for arg in extra),
+                max_length + 1,
+            )
+            ((_, gradients),) = deque(linear.by_length(max_length, wrt or 0), maxlen=1)
+            gradients = gradients if wrt is not None else linear.before(0, gradients)
+            parts.append(reduce(gradients / linear.scale))
+    return torch.cat(parts)
+
+
+def wrt_block(network: ResidualNetwork, wrt: str | None) -> int | None:
+    """Return the index of the block whose input is meant, or None for the model's input.
+
+    Raises:
+        TypeError: If it is not a name.
+        ValueError: If there is no such block.
+    """
+    if wrt is not None and not isinstance(wrt, str):
+        raise TypeError(f"expected wrt as the name of one block, or None for the model's input, got {wrt!r:.60}.")
+    return None if wrt is None else network.index(wrt)[0]
+
+
+def _targets_of(target: TargetType, chosen: slice, n: int) -> Any:
+    """Return the targets of some of the n images; a list, too, has one for each."""
+    return target[chosen] if isinstance(target, list) and len(target) == n else of_images(target, chosen, n)

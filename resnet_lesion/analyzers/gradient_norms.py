@@ -1,0 +1,262 @@
+"""Gradient norms by path length, measured over data: of the sums over all paths, or of single random paths."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from math import ceil
+from typing import Literal
+
+import numpy as np
+import torch
+import xarray as xr
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from resnet_lesion.engines.linearization import Linearization, Objective, full_gradient, path_plan
+from resnet_lesion.engines.memory import gradient_budget, gradient_bytes
+from resnet_lesion.network.orders import DELETED, IntArray
+from resnet_lesion.network.paths import draw_path
+from resnet_lesion.network.residual_network import ResidualNetwork, require_logits
+from resnet_lesion.results.gradients import over_draws
+from resnet_lesion.results.statistics import standard_error
+from resnet_lesion.results.variables import variable
+from resnet_lesion.runs.checkpoint import Totals
+from resnet_lesion.runs.data import LEFT_OUT
+from resnet_lesion.runs.run import Images, Run
+
+ObjectiveName = Literal["cross_entropy", "score"]
+
+
+# Below this many paths at once little of their work is shared.
+_FEW_PATHS = 16
+
+
+# All path lengths together deviate from the whole gradient by rounding only: by a few hundredths in bfloat16.
+_DEVIATION = 0.1
+
+
+# With rtol, draws are taken in rounds, the first of this many, each later one as many as all before it.
+_FIRST_ROUND = 32
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Some images, as many as memory holds with their gradients.
+
+    Attributes:
+        inputs: (n, ...) on the model's device.
+        objective: What is differentiated; 0 for an image that is left out, and so is its gradient.
+        counts: (n,) whether the image counts.
+        capacity: How many gradients memory holds for each of them.
+    """
+
+    inputs: Tensor
+    objective: Objective
+    counts: Tensor
+    capacity: int
+
+
+class Measurement:
+    """How gradients are measured over a run's images.
+
+    Args:
+        run: The run.
+        objective: What is differentiated.
+        wrt: The block at whose input the gradients are measured, or None for the model's input.
+        memory_limit: Bytes to take at most, roughly; None for what seems right.
+    """
+
+    def __init__(
+        self, run: Run, objective: ObjectiveName, wrt: int | None = None, memory_limit: int | None = None
+    ) -> None:
+        if objective not in ("cross_entropy", "score"):
+            raise ValueError(f'expected objective "cross_entropy" or "score", got {objective!r}.')
+        if run.shard.lesions != (0, 1):
+            raise ValueError(f"expected a shard of the images only, as there are no lesions, got {run.shard}.")
+        self.run, self.network, self.objective, self.wrt = run, run.network, objective, wrt
+        self._memory_limit = memory_limit
+
+    def pieces(self, images: Images, totals: Totals, n_gradients: int) -> Iterator[Piece]:
+        """Go through the images in pieces.
+
+        Args:
+            images: The pass over them.
+            totals: What is added up.
+            n_gradients: How many gradients are wanted at once for each image.
+        """
+        trace = self.network.trace(images.first)
+        require_logits(trace)
+        capacity = max(1, gradient_budget(self.network, self._memory_limit) // gradient_bytes(trace))
+        step = max(1, capacity // n_gradients)
+        for inputs, targets in images.batches(totals, trace.output.shape[-1]):
+            for start in range(0, len(inputs), step):
+                chosen, labels = self.network.to_device(inputs[start : start + step]), targets[start : start + step]
+                yield Piece(chosen, self._objective(labels), labels != LEFT_OUT, max(1, capacity // len(chosen)))
+                images.progress.update(len(chosen))
+
+    def _objective(self, labels: Tensor) -> Objective:
+        if self.objective == "score":
+            counts, classes = labels != LEFT_OUT, labels.clamp(min=0)
+            return lambda logits: logits.gather(1, classes[:, None])[:, 0].where(counts, 0.0)
+
+        def cross_entropy(logits: Tensor) -> Tensor:
+            # in half precision softmax rounds a confident prediction's gradient away
+            logits = logits if logits.dtype == torch.float64 else logits.float()
+            return F.cross_entropy(logits, labels, reduction="none", ignore_index=LEFT_OUT)
+
+        return cross_entropy
+
+    @property
+    def first(self) -> int:
+        """The first block on the paths."""
+        return self.wrt or 0
+
+    def arrive(self, linear: Linearization, gradients: Tensor) -> Tensor:
+        """Carry gradients from the first block's input to where they are measured."""
+        return gradients if self.wrt is not None else linear.before(0, gradients)
+
+
+def exact_norms(measurement: Measurement, lengths: list[int], per_sample: bool) -> xr.Dataset:
+    """Measure the gradient summed over all paths of each length; see ``PathGradient.analyze`` for the variables."""
+    run, network, first, longest = measurement.run, measurement.network, measurement.first, lengths[-1]
+    n = len(network) - first
+    zeros = partial(torch.zeros, dtype=torch.float64, device=network.device)
+    by_layer, at_input, of_whole, delta = zeros(n, longest + 1), zeros(longest + 1), zeros(()), zeros(())
+    by_image: list[Tensor] = []
+    totals: Totals = {
+        "by_layer": by_layer,
+        "at_input": at_input,
+        "of_whole": of_whole,
+        "delta": delta,
+        "by_image": by_image,
+    }
+    with run.images("exact path gradients") as images:
+        for piece in measurement.pieces(images, totals, longest + 1):
+            linear = Linearization(network, piece.inputs, piece.objective, n_gradients=longest + 1)
+            gradients = piece.inputs
+            for i, gradients in linear.by_length(longest, first):
+                norms = norms_of(gradients) / linear.scale
+                by_layer[i - first, : len(norms)] += norms.sum(1)
+            gradients = measurement.arrive(linear, gradients)
+            norms = norms_of(gradients) / linear.scale
+            at_input += norms.sum(1)
+            if per_sample:
+                by_image.append(norms.T.where(piece.counts[:, None], torch.nan))
+            whole = full_gradient(network, piece.inputs, piece.objective, (), measurement.wrt)
+            of_whole += norms_of(whole[None]).sum()
+            torch.maximum(delta, relative_deviation(gradients.sum(0) / linear.scale, whole).max(), out=delta)
+    _require_finite(torch.cat([by_layer.flatten(), at_input, of_whole[None]]), network)
+    if longest == n and float(delta) > _DEVIATION:
+        warnings.warn(
+            f"the gradients of all path lengths together deviate from the ordinary gradient by {float(delta):.2g} of "
+            "it: an adapter is wrong, as network.verify(inputs) and resnet_lesion.testing.check_adapter tell, or the "
+            "number type is too coarse.",
+            stacklevel=5,
+        )
+    table, norms_at_input, norm_of_whole = (total.cpu().numpy() / run.total for total in (by_layer, at_input, of_whole))
+    possible = np.arange(longest + 1) <= (n - np.arange(n))[:, None]
+    dataset = xr.Dataset(
+        {
+            "sum_gradient_norm": variable(
+                ("path_length",), norms_at_input, "norm of the summed path gradients", over_images="mean"
+            ),
+            "layer_gradient_norm": variable(
+                ("layer", "path_length"),
+                np.where(possible, table, np.nan),
+                "norm of the summed path gradients at the block's input",
+                over_images="mean",
+            ),
+            "full_gradient_norm": variable((), norm_of_whole, "norm of the whole gradient", over_images="mean"),
+            "convergence_delta": variable(
+                (),
+                float(delta),
+                "largest relative deviation of all lengths from the whole gradient",
+                over_images="maximum",
+            ),
+        }
+    )
+    if per_sample:
+        image_norms = torch.cat([part.cpu() for part in by_image]).numpy()  # those from a checkpoint were there already
+        dataset["sample_sum_gradient_norm"] = variable(
+            ("sample", "path_length"), image_norms, "norm of the image's summed path gradients"
+        )
+        i, n_shards = run.shard.data
+        dataset = dataset.assign_coords(sample=i + n_shards * np.arange(len(image_norms)))
+    return dataset
+
+
+def sampled_norms(
+    measurement: Measurement, lengths: list[int], n_draws: int, rtol: float | None, seed: int
+) -> xr.Dataset:
+    """Measure the gradients of random paths of each length; see ``PathGradient.analyze`` for the variables."""
+    n = len(measurement.network) - measurement.first
+    norms = np.full((len(lengths), n_draws), np.nan)
+    paths = np.zeros((len(lengths), n_draws, n), dtype=bool)
+    done, open_lengths = 0, lengths
+    while open_lengths and done < n_draws:
+        stop = n_draws if rtol is None else min(n_draws, max(_FIRST_ROUND, 2 * done))
+        for k in open_lengths:
+            paths[k, done:stop] = [draw_path(n, k, seed=seed, draw=draw) for draw in range(done, stop)]
+        wanted = paths[open_lengths, done:stop].reshape(-1, n)
+        norms[open_lengths, done:stop] = _path_norms(measurement, wanted, done).reshape(len(open_lengths), stop - done)
+        done = stop
+        if rtol is not None:
+            open_lengths = [k for k in open_lengths if standard_error(norms[k, :done]) > rtol * norms[k, :done].mean()]
+    norms, paths = norms[:, :done], paths[:, :done]
+    dataset = xr.Dataset(
+        {
+            "gradient_norm": variable(
+                ("path_length", "draw"), norms, "norm of the path's gradient", over_images="mean"
+            ),
+            "path": variable(("path_length", "draw", "layer"), paths, "whether the path takes the block's branch"),
+        },
+        coords={"draw": np.arange(done)},
+    )
+    return over_draws(dataset)
+
+
+def _path_norms(measurement: Measurement, paths: NDArray[np.bool_], n_before: int) -> NDArray[np.float64]:
+    """Return each path's gradient norm, averaged over the images: (n_paths,), in one of several passes over them."""
+    run, network, first = measurement.run, measurement.network, measurement.first
+    rows: IntArray = np.where(paths, np.arange(first, len(network)), DELETED)
+    ranked = np.lexsort(rows.T)  # neighbours agree on the last blocks, so that they share the work there
+    sums = torch.zeros(len(paths), dtype=torch.float64, device=network.device)
+    with run.images(f"{len(paths)} path gradients", f"from-draw-{n_before}.") as images:
+        for piece in measurement.pieces(images, {"sums": sums}, min(_FEW_PATHS, len(paths))):
+            linear = Linearization(network, piece.inputs, piece.objective, n_gradients=min(piece.capacity, len(paths)))
+            step = ceil(len(paths) / ceil(len(paths) / piece.capacity))
+            for start in range(0, len(paths), step):
+                chosen = ranked[start : start + step]
+                plan = path_plan(rows[chosen])
+                norms = norms_of(measurement.arrive(linear, linear.along(plan, first))).sum(1) / linear.scale
+                index = torch.as_tensor(chosen, device=sums.device)
+                sums[index] += norms[plan.stream_on(sums.device)]
+    _require_finite(sums, network)
+    means: NDArray[np.float64] = sums.cpu().numpy() / run.total
+    return means
+
+
+def _require_finite(norms: Tensor, network: ResidualNetwork) -> None:
+    """Refuse what has left the range of the number type, which no later average would show."""
+    if not bool(torch.isfinite(norms).all()):
+        raise ValueError(
+            f"expected finite gradients, got NaN or infinity: they leave the range of {network.dtype} or of what "
+            "autocast computes in. Use a copy in float64, model.double(), without autocast."
+        )
+
+
+def norms_of(gradients: Tensor) -> Tensor:
+    """Return the L2 norm of each image's gradient, (K, N) for gradients (K, N, ...), in float64."""
+    norms: Tensor = torch.linalg.vector_norm(gradients.flatten(2), dim=2, dtype=torch.float64)
+    return norms
+
+
+def relative_deviation(gradients: Tensor, whole: Tensor) -> Tensor:
+    """Return the norm of the difference relative to that of ``whole`` for each image, (N,)."""
+    difference = norms_of((gradients - whole)[None])[0]
+    size = norms_of(whole[None])[0]
+    return torch.where(size > 0, difference / size, difference)

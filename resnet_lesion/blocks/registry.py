@@ -1,0 +1,166 @@
+"""Which adapter describes which class of blocks: registered by class, found by entry point, looked up by block."""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from collections.abc import Callable
+from functools import singledispatch
+from importlib.metadata import entry_points
+from typing import TypeAlias, TypeVar
+
+from torch import nn
+
+from resnet_lesion.blocks.branch import Branch
+from resnet_lesion.blocks.chain import Chain, Plain, Residual
+from resnet_lesion.errors import HOW_TO
+
+ENTRY_POINT_GROUP = "resnet_lesion.adapters"
+
+
+Adapter: TypeAlias = Callable[..., Branch | Chain | None]
+
+
+_A = TypeVar("_A", bound=Adapter)
+
+
+@singledispatch
+def _describe(block: nn.Module) -> Branch | Chain | None:
+    raise TypeError(
+        f"expected a residual block that an adapter describes, got {_class_name(type(block))}. Register an adapter "
+        f"with resnet_lesion.register_adapter; see {HOW_TO}. Known block classes: {known_blocks()}."
+    )
+
+
+def register_adapter(*classes: type[nn.Module]) -> Callable[[_A], _A]:
+    """Register the decorated function as the adapter of these block classes.
+
+    The function takes a block and returns its :class:`Branch`, or a :class:`Chain` if it holds several branches in a
+    row, or None for an instance that has no skip (then it is not a residual block).
+
+    Args:
+        *classes: Block classes. A subclass is covered too as long as it does not override ``forward``.
+
+    Returns:
+        A decorator that hands its function back unchanged.
+
+    Raises:
+        TypeError: If it is given anything but classes.
+
+    Example:
+        >>> import resnet_lesion as rl
+        >>> from torch import nn
+        >>> class Doubled(nn.Module):
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.body = nn.Identity()
+        ...     def forward(self, x):
+        ...         return x + self.body(x)
+        >>> @rl.register_adapter(Doubled)
+        ... def doubled(block):
+        ...     return rl.Branch(entry="body", exit="body")
+        >>> rl.find_branch(Doubled()).exit
+        'body'
+    """
+    wrong = [cls for cls in classes if not isinstance(cls, type)]
+    if wrong or not classes:
+        raise TypeError(f"expected classes of blocks, as @register_adapter(MyBlock), got {wrong or 'none'!r:.60}.")
+
+    def decorate(adapter: _A) -> _A:
+        for cls in classes:
+            _describe.register(cls, adapter)
+        return adapter
+
+    return decorate
+
+
+def find_branch(block: nn.Module) -> Branch | Chain | None:
+    """Look up what the residual branch of one block is made of, or which blocks a module holds in a row.
+
+    Args:
+        block: A module of a class that an adapter was registered for.
+
+    Returns:
+        Its branch, or the chain of blocks that it is, or None if this instance has no skip.
+
+    Raises:
+        TypeError: If no adapter knows the class, it overrides the ``forward`` that its adapter was written for, or the
+            adapter returns something else.
+
+    Example:
+        >>> import resnet_lesion as rl, timm
+        >>> rl.find_branch(timm.create_model("resnet18").layer1[0])
+        Branch(entry='conv1', exit='bn2', shortcut=None, preact=None, scale=None, post='act2', skip=True)
+    """
+    adapted = next((cls for cls in type(block).__mro__ if cls in _known_classes()), None)
+    if adapted is not None and getattr(type(block), "forward") is not getattr(adapted, "forward"):  # noqa: B009
+        raise TypeError(
+            f"{_class_name(type(block))} overrides the forward of {_class_name(adapted)}, so the adapter of that class "
+            f"may not describe it. Register an adapter for the subclass; see {HOW_TO}."
+        )
+    try:
+        found = _describe(block)
+    except Exception as error:
+        if adapted is not None:  # an adapter's own mistake: say whose
+            error.add_note(f"in the adapter of {_class_name(adapted)}")
+        raise
+    if not (found is None or isinstance(found, Branch | Chain)):
+        raise TypeError(
+            f"expected the adapter of {_class_name(type(block))} to return a Branch, a Chain or None, got "
+            f"{type(found).__name__} {found!r:.60}; see {HOW_TO}."
+        )
+    return found
+
+
+def is_block(module: nn.Module) -> bool:
+    """Tell whether some adapter was registered for the module's class or one of its bases."""
+    return any(cls in _known_classes() for cls in type(module).__mro__)
+
+
+def load_adapters() -> None:
+    """Import every installed package that offers adapters (entry point group ``resnet_lesion.adapters``)."""
+    for entry_point in entry_points(group=ENTRY_POINT_GROUP):
+        try:
+            entry_point.load()
+        except Exception as error:  # a stranger's broken package must not take everybody's blocks away
+            warnings.warn(f"adapters {entry_point.value!r} could not be loaded: {error}", stacklevel=2)
+
+
+def known_blocks() -> str:
+    """List the block classes that adapters know, for an error message."""
+    return ", ".join(sorted(map(_class_name, _known_classes())))
+
+
+def _known_classes() -> set[type]:
+    return set(_describe.registry) - {object}
+
+
+def _class_name(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+@register_adapter(Residual)
+def _residual(block: Residual) -> Branch:
+    return Branch(entry="branch", exit="branch", shortcut=None if block.shortcut is None else "shortcut")
+
+
+@register_adapter(Plain)
+def _plain(_block: Plain) -> Branch:
+    return Branch(entry="branch", exit="branch", skip=False)
+
+
+def no_blocks(model: nn.Module) -> str:
+    """Say of a model without known blocks what it consists of."""
+    own = Counter(
+        type(module).__qualname__
+        for module in model.modules()
+        if module is not model
+        and not type(module).__module__.startswith("torch.nn")
+        and any(True for _ in module.children())
+    )
+    seen = ", ".join(name for name, _ in own.most_common(5)) or "only torch.nn modules"
+    return (
+        f"{type(model).__qualname__} has no residual block that an adapter knows. Its own classes: {seen}. Register an "
+        f"adapter for its blocks, see {HOW_TO}; resnet_lesion.supported_models tells which of timm's models need none. "
+        f"Known block classes: {known_blocks()}."
+    )

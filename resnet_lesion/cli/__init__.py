@@ -1,0 +1,1 @@
+"""The command ``resnet-lesion``. Below: everything."""

@@ -1,0 +1,369 @@
+"""The backward engine: many gradients through one linearised network, block by block.
+
+A forward pass is cut open at the blocks. Each block is then a linear map on gradients, given by three vector-Jacobian
+products: of what follows the addition (post), of the branch and of the shortcut. A gradient is carried through them on
+its own terms: for every path length at once, or along many paths at once. Only each block's input is kept at first;
+its graph is built when gradients arrive, and kept only where more will follow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from math import ceil
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from resnet_lesion.blocks.block import Block, Forward, replaced_forwards
+from resnet_lesion.engines.plan import Plan
+from resnet_lesion.errors import AdapterError, PathsError
+from resnet_lesion.network.forward_pass import check_run_order
+from resnet_lesion.network.orders import DELETED, IntArray
+from resnet_lesion.network.precision import autocast_dtype
+from resnet_lesion.network.residual_network import ResidualNetwork
+
+Objective = Callable[[Tensor], Tensor]
+"""Maps the model's outputs (N, ...) to one value for each image, (N,)."""
+
+
+# Gradients are stacked along the batch until a tensor has about this many elements: small ones are bound by the cost of
+# a call, and on a CPU large ones fall out of the caches.
+_ELEMENTS = {"cpu": 2**19, "cuda": 2**25}
+
+
+# The longest paths' gradients are so small that float32 would lose their digits, and slow, so all are carried times a
+# power of two, which changes no digit of the others.
+_SCALE = 2.0**40
+
+
+@dataclass(frozen=True)
+class _Link:
+    """What the model does between two blocks, before the first or after the last."""
+
+    leaf: Tensor
+    output: Tensor
+
+
+class Linearization:
+    """A model's forward pass over a batch, ready to carry gradients back.
+
+    Args:
+        network: The network, in eval mode.
+        inputs: (N, ...) inputs on the model's device.
+        objective: What is differentiated; the images' values are summed, so each image's gradient is its own.
+        args: Further arguments of the model.
+        n_gradients: About how many gradients will be carried at once.
+
+    Attributes:
+        scale: What all gradients are multiplied with on their way; divide by it in the end.
+
+    Raises:
+        AdapterError: If the model does not run its blocks once each in order.
+        PathsError: If the model is a plain network, or its blocks do not stand in a row.
+        ValueError: If the model has gradient checkpointing switched on.
+    """
+
+    def __init__(
+        self,
+        network: ResidualNetwork,
+        inputs: Tensor,
+        objective: Objective,
+        args: tuple[object, ...] = (),
+        n_gradients: int = 1,
+    ) -> None:
+        if any(getattr(module, "grad_checkpointing", False) for module in network.model.modules()):
+            raise ValueError(
+                "expected a model without gradient checkpointing, which runs its blocks again in backward. Call "
+                "model.set_grad_checkpointing(False); memory_limit bounds memory here."
+            )
+        network.require_skips()
+        modules = [block.module for block in network.blocks]
+        self._network, self._n, self._n_gradients = network, len(inputs), n_gradients
+        self._graphs: dict[int, BlockGraph] = {}
+        block_inputs: list[Tensor] = []
+        block_outputs: list[Tensor] = []
+        ran: list[int] = []
+
+        def remembering(i: int, forward: Forward) -> Forward:
+            def run(x: Tensor) -> Tensor:
+                ran.append(i)
+                block_inputs.append(x)
+                block_outputs.append(forward(x))
+                return block_outputs[-1]
+
+            return run
+
+        with torch.no_grad():
+            # as gradients see them: not compiled
+            forwards = [remembering(i, module.forward) for i, module in enumerate(modules)]
+            with replaced_forwards(dict(zip(modules, forwards, strict=True))):
+                network.model(inputs, *args)
+        check_run_order(ran, network.layers)
+        self._block_inputs = block_inputs
+
+        lanes = _lanes(inputs, n_gradients)
+        leaf = _repeated(inputs, lanes).requires_grad_()
+        last = leaf
+        leaves: list[Tensor] = []  # the blocks' outputs
+        # before block 0, between the blocks, behind the last; None where a block's output is the next one's input
+        links: list[_Link | None] = []
+
+        def linking(y: Tensor) -> Forward:
+            def run(x: Tensor) -> Tensor:
+                nonlocal last
+                links.append(None if x is last else _Link(last, x))
+                last = _repeated(y, lanes).requires_grad_()
+                leaves.append(last)
+                return last
+
+            return run
+
+        with (
+            torch.enable_grad(),
+            replaced_forwards({module: linking(y) for module, y in zip(modules, block_outputs, strict=True)}),
+        ):
+            output = network.model(leaf, *(_repeated_arg(arg, self._n, lanes) for arg in args))
+        _require_a_row(network, leaf, leaves, [*(link.output if link else None for link in links), output])
+        self._links = links
+        self.scale = _SCALE
+        self._head = _pull_back(output, last, at_output(output[: self._n], objective)[None] * _SCALE)
+
+    def by_length(self, max_length: int, first: int = 0) -> Iterator[tuple[int, Tensor]]:
+        """Carry the sums over all paths of each length from the last block back to block ``first``.
+
+        With post, branch and shortcut Jacobians D, J and S, the gradient is the product over the blocks of
+        D (S + z J), a polynomial in z whose coefficient of z^k is the sum over all paths of length k.
+
+        Args:
+            max_length: The longest paths to carry.
+            first: The block to stop at.
+
+        Yields:
+            A block's index and the gradients at its input, (lengths, N, ...), lengths counting from 0.
+        """
+        gradients = self._head
+        for i in reversed(range(first, len(self._network))):
+            with torch.enable_grad():
+                graph = BlockGraph(self._network.blocks[i], self._block_inputs[i], len(gradients))
+            gradients = graph.post(gradients)
+            branch = graph.branch(gradients[:max_length])
+            longer = branch.new_zeros(len(branch) + 1, *branch.shape[1:])
+            graph.shortcut(gradients, longer[: len(gradients)])
+            longer[1:] += branch
+            yield i, longer
+            gradients = self.before(i, longer) if i > first else longer
+
+    def along(self, plan: Plan, first: int = 0) -> Tensor:
+        """Carry gradients along single paths back to the input of block ``first``.
+
+        Args:
+            plan: The paths as order rows (a block's index for its branch, -1 for its shortcut) over the blocks from
+                ``first``, last block first: paths that agree on the last blocks share the work there.
+            first: The block to stop at.
+
+        Returns:
+            (n_distinct_paths, N, ...) gradients; ``plan.stream`` tells which is whose.
+        """
+        gradients = self._head
+        for i, forks, n_streams in zip(
+            reversed(range(first, len(self._network))), plan.forks, plan.n_streams[1:], strict=True
+        ):
+            if i not in self._graphs:  # kept for the next set of paths
+                with torch.enable_grad():
+                    self._graphs[i] = BlockGraph(
+                        self._network.blocks[i], self._block_inputs[i], max(1, self._n_gradients // 2)
+                    )
+            graph = self._graphs[i]
+            arrived = graph.post(gradients)
+            gradients = arrived.new_empty(n_streams, *self._block_inputs[i].shape)
+            filled = 0
+            for fork in forks:
+                pull_back = graph.shortcut if fork.block == DELETED else graph.branch
+                taken = sum(stop - start for start, stop in fork.runs)
+                # one run needs no copy; on many, a copy costs less than a call for each
+                chosen = [arrived[start:stop] for start, stop in fork.runs]
+                pull_back(chosen[0] if len(chosen) == 1 else torch.cat(chosen), gradients[filled : filled + taken])
+                filled += taken
+            if i > first:
+                gradients = self.before(i, gradients)
+        return gradients
+
+    def before(self, i: int, gradients: Tensor) -> Tensor:
+        """Carry gradients from the input of block i to the block before it, or to the model's input for i = 0."""
+        link = self._links[i]
+        return gradients if link is None else _pull_back(link.output, link.leaf, gradients)
+
+
+class BlockGraph:
+    """One block's vector-Jacobian products at a given input, by what its adapter says.
+
+    Args:
+        block: The block.
+        x: (N, ...) its input.
+        n_gradients: About how many gradients will be carried at once.
+
+    Raises:
+        AdapterError: If the branch's exit does not run once.
+    """
+
+    def __init__(self, block: Block, x: Tensor, n_gradients: int) -> None:
+        self._leaf = _repeated(x, _lanes(x, n_gradients)).requires_grad_()
+        residuals: list[Tensor] = []
+
+        def keep(_module: nn.Module, _args: Any, output: Tensor) -> Tensor:
+            residuals.append(output)
+            return output.clone()  # the block may add the shortcut to it in place
+
+        with ExitStack() as stack:
+            stack.enter_context(block.part(block.branch.exit).register_forward_hook(keep))
+            block.module.forward(self._leaf)
+        if len(residuals) != 1:
+            raise AdapterError(
+                f"block {block.layer!r} ran its branch exit {block.branch.exit!r} {len(residuals)} times; "
+                "expected once."
+            )
+        self._branch = block.scale(residuals[0])
+        self._shortcut = None if block.has_identity_shortcut else block.shortcut(self._leaf)
+        self._sum: Tensor | None = None
+        if block.branch.post is not None:
+            skipped = self._leaf if self._shortcut is None else self._shortcut
+            self._sum = (skipped + self._branch).detach().requires_grad_()
+            self._post = block.post(self._sum.clone())  # a leaf cannot be changed in place
+
+    def post(self, gradients: Tensor) -> Tensor:
+        """Carry gradients (K, N, ...) from the block's output to the sum of shortcut and branch."""
+        return gradients if self._sum is None else _pull_back(self._post, self._sum, gradients)
+
+    def branch(self, gradients: Tensor, out: Tensor | None = None) -> Tensor:
+        """Carry gradients from the sum through the branch to the block's input."""
+        return _pull_back(self._branch, self._leaf, gradients, out)
+
+    def shortcut(self, gradients: Tensor, out: Tensor) -> Tensor:
+        """Carry gradients from the sum through the shortcut to the block's input."""
+        if self._shortcut is None:
+            return out.copy_(gradients)
+        return _pull_back(self._shortcut, self._leaf, gradients, out)
+
+
+def full_gradient(
+    network: ResidualNetwork, inputs: Tensor, objective: Objective, args: tuple[object, ...], wrt: int | None
+) -> Tensor:
+    """Return the ordinary gradient at the model's input, or at block ``wrt``'s, by one plain backward pass."""
+    leaves = [inputs.detach().clone().requires_grad_()]
+
+    def attach(_module: nn.Module, block_args: tuple[Any, ...]) -> tuple[Any, ...]:
+        leaves[:] = [block_args[0].detach().requires_grad_()]
+        return leaves[0].clone(), *block_args[1:]
+
+    with ExitStack() as stack, torch.enable_grad():
+        if wrt is not None:
+            stack.enter_context(network.blocks[wrt].module.register_forward_pre_hook(attach))
+        output = network.model(leaves[0], *args)
+    return _pull_back(output, leaves[0], at_output(output, objective)[None])[0]
+
+
+def at_output(output: Tensor, objective: Objective) -> Tensor:
+    """Return the objective's gradient at the model's output, (N, ...), in float32 at least.
+
+    What is carried on from here is kept in float32 at least: half precision has too few digits and too small a range.
+    """
+    leaf = output.detach().requires_grad_()
+    with torch.enable_grad():
+        total = objective(leaf).sum()
+    (gradient,) = torch.autograd.grad(total, leaf, allow_unused=True, materialize_grads=True)
+    return gradient if gradient.dtype == torch.float64 else gradient.float()
+
+
+def in_range(gradients: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
+    """Bring gradients into the range of a number type.
+
+    Args:
+        gradients: (K, N, ...) gradients.
+        dtype: The number type that a graph takes.
+
+    Returns:
+        The gradients in that type and, where the graph computes in float16, whose numbers end at 6e-8 and 65504,
+        (K, N) exponents e: each image's largest entry was brought close to 1 by division by 2^e, which changes no
+        digit. Else None.
+    """
+    if torch.float16 not in (dtype, autocast_dtype(gradients.device)):
+        return gradients.to(dtype), None
+    exponents = torch.frexp(gradients.flatten(2).abs().amax(2)).exponent
+    return torch.ldexp(gradients, _over(-exponents, gradients)).to(dtype), exponents
+
+
+def path_plan(paths: IntArray) -> Plan:
+    """Plan the work that paths, as order rows in forward order, share from the last block on."""
+    return Plan(paths[:, ::-1])
+
+
+def _pull_back(output: Tensor, leaf: Tensor, gradients: Tensor, out: Tensor | None = None) -> Tensor:
+    """Multiply gradients (K, N, ...) at an output with its Jacobian; the graph holds several copies of the N images."""
+    n = gradients.shape[1]
+    lanes = len(leaf) // n
+    result = gradients.new_empty(*gradients.shape[:2], *leaf.shape[1:]) if out is None else out
+    for start in range(0, len(gradients), lanes):
+        group, exponents = in_range(gradients[start : start + lanes], output.dtype)
+        group = group.flatten(0, 1)
+        if len(group) < len(output):
+            group = torch.cat([group, group.new_zeros(len(output) - len(group), *group.shape[1:])])
+        (pulled,) = torch.autograd.grad(
+            output, leaf, group, retain_graph=True, allow_unused=True, materialize_grads=True
+        )
+        stop = min(start + lanes, len(gradients))
+        found = pulled[: (stop - start) * n].reshape(stop - start, *result.shape[1:])
+        if exponents is not None:
+            found = torch.ldexp(found.to(result.dtype), _over(exponents, found))
+        result[start:stop] = found
+    return result
+
+
+def _over(numbers: Tensor, gradients: Tensor) -> Tensor:
+    """Give one number for each of (K, N) the dimensions of gradients (K, N, ...)."""
+    return numbers.reshape(*numbers.shape, *[1] * (gradients.ndim - 2))
+
+
+def _require_a_row(network: ResidualNetwork, leaf: Tensor, leaves: list[Tensor], fed: list[Tensor | None]) -> None:
+    """Refuse a model in which something goes round the blocks: each may be fed by the one before it only."""
+    cut = [leaf, *leaves]
+    for i, value in enumerate(fed):
+        if value is None:
+            continue
+        sources = _leaves_behind(value)
+        if any(id(other) in sources for other in cut if other is not cut[i]):
+            where = repr(network.layers[i]) if i < len(network) else "the model's output"
+            raise PathsError(
+                f"expected blocks in a row, but what reaches {where} does not come from the block before it alone: "
+                "some paths go round the blocks (as in cross stages and parallel streams), and their lengths cannot be "
+                "told. Deletion, Reorder, evaluate and routed work on this model."
+            )
+
+
+def _leaves_behind(output: Tensor) -> set[int]:
+    """Return the ids of the leaves that a value was computed from."""
+    found, seen, todo = {id(output)}, set[Any](), [output.grad_fn]
+    while todo:
+        node = todo.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        found.add(id(getattr(node, "variable", None)))
+        todo += [function for function, _ in node.next_functions]
+    return found
+
+
+def _lanes(x: Tensor, n_gradients: int) -> int:
+    """Return how many copies of the images to put into one graph, so that the last group is nearly full too."""
+    largest = max(1, min(_ELEMENTS.get(x.device.type, 2**22) // x.numel(), ceil(n_gradients / 4)))
+    return ceil(n_gradients / ceil(n_gradients / largest))
+
+
+def _repeated(x: Tensor, lanes: int) -> Tensor:
+    return x.detach().clone() if lanes == 1 else x.detach().repeat(lanes, *[1] * (x.ndim - 1))
+
+
+def _repeated_arg(arg: object, n: int, lanes: int) -> object:
+    return _repeated(arg, lanes) if isinstance(arg, Tensor) and arg.ndim > 0 and len(arg) == n else arg

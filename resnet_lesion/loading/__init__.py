@@ -1,0 +1,1 @@
+"""Images and networks by name, through timm. Below: runs."""

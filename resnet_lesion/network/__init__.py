@@ -1,0 +1,1 @@
+"""A model seen as n residual blocks in a row. Below: blocks."""

@@ -1,0 +1,107 @@
+"""One plain forward pass, watched: the blocks run once each, in order, on a tensor that they leave alone."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from resnet_lesion.blocks.block import Block
+from resnet_lesion.errors import AdapterError
+
+
+def watch(
+    model: nn.Module,
+    blocks: Sequence[Block],
+    inputs: Tensor,
+    note: Callable[[int, Tensor, Tensor], None],
+    *args: object,
+) -> object:
+    """Run the model once as it stands.
+
+    Args:
+        model: The model; the caller has put it into the state that it is to run in.
+        blocks: Its blocks, in forward order.
+        inputs: What the model takes, on its device.
+        note: Called after each block with its index, input and output.
+        *args: Further arguments of the model.
+
+    Returns:
+        What the model returns.
+
+    Raises:
+        AdapterError: If the blocks do not run once each in order on one tensor that they leave alone.
+        ValueError: If the model does not take these inputs.
+    """
+    ran, versions = list[int](), dict[int, int]()
+
+    def before(i: int, _module: nn.Module, given: tuple[Tensor, ...], named: dict[str, object]) -> None:
+        if len(given) != 1 or named:
+            raise AdapterError(
+                f"expected block {blocks[i].layer!r} to be called with one tensor, "
+                f"got {len(given)} positional arguments and {sorted(named) or 'no keywords'}."
+            )
+        versions[i] = version_of(given[0])
+
+    def after(i: int, _module: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> None:
+        ran.append(i)
+        if version_of(given[0]) != versions[i]:
+            raise overwrites_input(blocks[i])
+        note(i, given[0], output)
+
+    with ExitStack() as stack:
+        for i, block in enumerate(blocks):
+            stack.enter_context(block.module.register_forward_pre_hook(partial(before, i), with_kwargs=True))
+            stack.enter_context(block.module.register_forward_hook(partial(after, i)))
+        output = run(model, inputs, *args)
+    check_run_order(ran, [block.layer for block in blocks])
+    return output
+
+
+def run(model: nn.Module, inputs: Tensor, *args: object) -> object:
+    """Run a model, saying what was expected where it does not take the inputs."""
+    try:
+        return model(inputs, *args)
+    except (AdapterError, torch.OutOfMemoryError):
+        raise
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(
+            f"the model does not take inputs of shape {tuple(inputs.shape)}: {error}. "
+            f"Expected (N, channels, height, width) as the model was built for{_expected_input(model)}."
+        ) from error
+
+
+def check_run_order(ran: Sequence[int], layers: Sequence[str]) -> None:
+    """Refuse a model that does not run its blocks once each, in the order of their names."""
+    if list(ran) == list(range(len(layers))):
+        return
+    counts = Counter(ran)
+    for i, layer in enumerate(layers):
+        if counts[i] != 1:
+            raise AdapterError(f"block {layer!r} ran {counts[i]} times in one forward pass; expected once.")
+    raise AdapterError(f"the blocks ran in the order {[layers[i] for i in ran]}; expected the order of their names.")
+
+
+def version_of(x: Tensor) -> int:
+    """Return how often a tensor was written to; always 0 in inference mode, where nobody counts."""
+    return 0 if x.is_inference() else x._version
+
+
+def overwrites_input(block: Block) -> AdapterError:
+    """Make the error for a block that works in place on its input.
+
+    Its shortcut hands on what the branch left there, so that the block without its branch is another function.
+    """
+    return AdapterError(
+        f"block {block.layer!r} ({type(block.module).__name__}) overwrites its input, which its shortcut and other "
+        "lesions still need. Let the branch begin out of place: inplace=False."
+    )
+
+
+def _expected_input(model: nn.Module) -> str:
+    size = (getattr(model, "pretrained_cfg", None) or {}).get("input_size")
+    return f", for instance (N, {', '.join(map(str, size))})" if size else ""

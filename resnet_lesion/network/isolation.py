@@ -1,0 +1,64 @@
+"""A model comes out of an analysis exactly as it went in."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+from torch import nn
+
+_locks: WeakKeyDictionary[nn.Module, threading.RLock] = WeakKeyDictionary()
+
+
+_all_locks = threading.Lock()
+
+
+@contextmanager
+def isolated(model: nn.Module) -> Iterator[None]:
+    """Put the model into eval mode, then give every module its own training flag and the random states back.
+
+    An analysis replaces functions of the model, so another thread that would analyse the same one waits.
+    """
+    with _lock(model), preserved_flags(model), preserved_randomness():
+        model.eval()
+        yield
+
+
+def _lock(model: nn.Module) -> threading.RLock:
+    with _all_locks:
+        return _locks.setdefault(model, threading.RLock())
+
+
+@contextmanager
+def preserved_flags(model: nn.Module) -> Iterator[None]:
+    """Give every module its own training flag back, also after an exception."""
+    training = {module: module.training for module in model.modules()}
+    try:
+        yield
+    finally:
+        for module, flag in training.items():
+            module.training = flag
+
+
+@contextmanager
+def preserved_randomness() -> Iterator[None]:
+    """Give the random states back, also after an exception.
+
+    Iterating a DataLoader draws from the global generator and a data set's transforms may use any of the others, so
+    all of them are restored.
+    """
+    torch_state, numpy_state, python_state = torch.get_rng_state(), np.random.get_state(), random.getstate()  # noqa: NPY002
+    cuda_states = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    try:
+        yield
+    finally:
+        torch.set_rng_state(torch_state)
+        np.random.set_state(numpy_state)  # noqa: NPY002
+        random.setstate(python_state)
+        if cuda_states:
+            torch.cuda.set_rng_state_all(cuda_states)

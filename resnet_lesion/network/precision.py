@@ -1,0 +1,53 @@
+"""What convolutions and matrix products compute in: autocast and TensorFloat-32."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal, TypeAlias
+
+import torch
+
+Autocast: TypeAlias = torch.dtype | Literal["tf32"] | None
+
+
+@contextmanager
+def precision(device: torch.device, autocast: Autocast) -> Iterator[None]:
+    """Run convolutions and matrix products in this precision, and give the global settings back."""
+    if autocast is None:
+        yield
+    elif isinstance(autocast, str):
+        with _tf32():
+            yield
+    else:
+        with torch.autocast(device.type, autocast):
+            yield
+
+
+@contextmanager
+def _tf32() -> Iterator[None]:
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    flags: list[Any] = [matmul, cudnn]
+    # torch 2.9 and later has names for the same settings, which setting the flags back does not restore
+    named: list[Any] = [matmul, cudnn.conv, cudnn.rnn] if hasattr(cudnn, "conv") else []
+    before = [flag.allow_tf32 for flag in flags], [part.fp32_precision for part in named]
+    try:
+        for flag in flags:
+            flag.allow_tf32 = True
+        yield
+    finally:
+        for flag, value in zip(flags, before[0], strict=True):
+            flag.allow_tf32 = value
+        for part, name in zip(named, before[1], strict=True):
+            part.fp32_precision = name
+
+
+def rounding_unit(autocast: Autocast, dtype: torch.dtype) -> float:
+    return 2.0**-10 if isinstance(autocast, str) else torch.finfo(autocast or dtype).eps
+
+
+def autocast_dtype(device: torch.device) -> torch.dtype | None:
+    """Return the precision that a surrounding ``torch.autocast`` computes in on a device; None if there is none."""
+    if device.type == "meta":  # where nothing is computed, and torch knows no autocast
+        return None
+    return torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else None

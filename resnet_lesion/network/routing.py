@@ -1,0 +1,57 @@
+"""Let gradients flow along one path only, without touching a forward value."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from resnet_lesion.blocks.block import Block
+from resnet_lesion.errors import AdapterError
+
+
+def route(stack: ExitStack, blocks: Sequence[Block], path: NDArray[np.bool_]) -> None:
+    """Hang hooks on the blocks that cut the gradient of whatever is not on the path; the stack removes them."""
+    for block, through_branch in zip(blocks, path, strict=True):
+        if not through_branch:
+            _hook(stack, block.part(block.branch.exit), _detach_output)
+        elif isinstance(block.branch.shortcut, str):
+            _hook(stack, block.part(block.branch.shortcut), _detach_output)
+        else:
+            _detach_shortcut(stack, block)
+
+
+def _detach_shortcut(stack: ExitStack, block: Block) -> None:
+    """Cut a shortcut without a module of its own: detach the block's input, and attach it again at the branch."""
+    attached: list[Tensor] = []
+
+    def at_block(_module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        attached[:] = [args[0]]
+        return args[0].detach(), *args[1:]
+
+    def at_entry(name: str, _module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        (x,) = attached
+        # a value other than the block's input must not be replaced by it
+        if args[0].data_ptr() != x.data_ptr() or args[0].shape != x.shape:
+            raise AdapterError(
+                f"block {block.layer!r} ({type(block.module).__name__}): the entry {name!r} is not fed the block's own "
+                "input, so its gradient cannot be told from the shortcut's. Name the first module of the branch."
+            )
+        return x, *args[1:]
+
+    stack.enter_context(block.module.register_forward_pre_hook(at_block))
+    for name in block.entries:
+        stack.enter_context(block.part(name).register_forward_pre_hook(partial(at_entry, name)))
+
+
+def _hook(stack: ExitStack, module: nn.Module, hook: Any) -> None:
+    stack.enter_context(module.register_forward_hook(hook))
+
+
+def _detach_output(_module: nn.Module, _args: Any, output: Tensor) -> Tensor:
+    return output.detach()

@@ -1,0 +1,165 @@
+"""All figures by name, and which of them a result has; each is drawn on the axes given or on new ones.
+
+Example:
+    >>> import resnet_lesion as rl, timm, torch
+    >>> model = timm.create_model("resnet18", num_classes=10, zero_init_last=False)
+    >>> data = torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 3])
+    >>> tree = rl.study(model, data, n_deleted=[1, 4], n_swaps=[1], n_draws=2, n_paths=2, show_progress=False)
+    >>> from matplotlib.figure import Figure
+    >>> error_by_number_deleted(tree["random_deletion"].to_dataset(), Figure().subplots()).get_xlabel()
+    'Number of deleted blocks'
+    >>> sorted(figures(tree))[-2:]
+    ['reorder-error_by_kendall_tau', 'sampled_path_gradient-mean_gradient_by_length']
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import xarray as xr
+
+from resnet_lesion.plots.drawing import LINES, new_figure
+from resnet_lesion.plots.lesions import (
+    block_statistic,
+    compare_deletions,
+    error_by_block,
+    error_by_kendall_tau,
+    error_by_lesion,
+    error_by_number_deleted,
+    training_curves,
+)
+from resnet_lesion.plots.paths import (
+    effective_paths,
+    layer_gradient,
+    mean_gradient_by_length,
+    path_lengths,
+    remaining_paths,
+    sum_gradient_by_length,
+)
+from resnet_lesion.results.quantities import groups, has
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+Draw = Callable[..., "Axes"]
+
+
+_FIGURES: dict[str, tuple[Draw, tuple[str, ...]]] = {
+    "error_by_block": (error_by_block, ("error", "layer")),
+    "error_by_number_deleted": (error_by_number_deleted, ("error", "n_deleted")),
+    "error_by_kendall_tau": (error_by_kendall_tau, ("kendall_tau",)),
+    "error_by_lesion": (error_by_lesion, ("error", "lesion")),
+    "remaining_paths": (remaining_paths, ("remaining_fraction", "n_deleted", "path_length")),
+    "effective_paths": (effective_paths, ("path_fraction", "path_length")),
+    "path_lengths": (path_lengths, ("path_fraction", "path_length")),
+    # by what EffectivePath leaves out of its result: the figure belongs to what PathGradient returned
+    "mean_gradient_by_length": (mean_gradient_by_length, ("gradient_norm", "path_length")),
+    "sum_gradient_by_length": (sum_gradient_by_length, ("layer_gradient_norm", "layer", "path_length")),
+    "training_curves": (training_curves, ("train_loss", "epoch")),
+    "layer_gradient": (layer_gradient, ("layer_gradient_norm", "layer", "path_length")),
+}
+
+
+def available(dataset: xr.Dataset) -> dict[str, Draw]:
+    """Find the figures that a dataset has the variables for.
+
+    Args:
+        dataset: A result.
+
+    Returns:
+        The drawing functions by the figures' names, the main figure first; empty if there is none.
+
+    Example:
+        >>> import resnet_lesion as rl, timm, torch
+        >>> model = timm.create_model("resnet18", num_classes=4, zero_init_last=False)
+        >>> data, quiet = (torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 3])), {"show_progress": False}
+        >>> result = rl.Deletion(model).analyze(data, **quiet)
+        >>> list(available(result))
+        ['error_by_block']
+    """
+    found = {name: draw for name, (draw, needs) in _FIGURES.items() if has(dataset, *needs)}
+    if found:
+        return found
+    by_layer = [str(name) for name, array in dataset.data_vars.items() if array.dims == ("layer",)]
+    by_layer = [name for name in by_layer if dataset[name].dtype.kind in "iuf"]
+    return {name: partial(block_statistic, name=name) for name in by_layer if not name.endswith("_standard_error")}
+
+
+def figures(result: xr.Dataset | xr.DataTree) -> dict[str, Figure]:
+    """Draw everything there is to draw.
+
+    Args:
+        result: What an analyzer or :func:`resnet_lesion.study` returned.
+
+    Returns:
+        Figures by name: the group's path, if any, and the figure's own name, joined by hyphens.
+
+    Raises:
+        ValueError: If there is nothing to draw.
+        ModuleNotFoundError: If matplotlib is not installed.
+
+    Example:
+        >>> import resnet_lesion as rl, timm, torch
+        >>> model = timm.create_model("resnet18", num_classes=4, zero_init_last=False)
+        >>> data, quiet = (torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 3])), {"show_progress": False}
+        >>> result = rl.Deletion(model).analyze(data, n_deleted=[1, 4], n_draws=2, **quiet)
+        >>> sorted(figures(result))
+        ['error_by_number_deleted', 'remaining_paths']
+    """
+    drawn: dict[str, Figure] = {}
+    for group, dataset in groups(result):
+        for name, draw in available(dataset).items():
+            figure = new_figure()
+            draw(dataset, ax=figure.subplots())
+            drawn["-".join([*group.split("/"), name] if group else [name])] = figure
+    alone = {
+        group.rpartition("/")[0]: dataset
+        for group, dataset in groups(result)
+        if group.endswith("/deletion") and has(dataset, "error", "layer")
+    }
+    if 1 < len(alone) <= len(LINES):
+        figure = new_figure()
+        compare_deletions(alone, ax=figure.subplots())
+        drawn["deletion-compared"] = figure
+    if not drawn:
+        seen = sorted({str(name) for _, dataset in groups(result) for name in dataset.data_vars})
+        raise ValueError(f"expected a result of this package, got one with nothing to draw: its variables are {seen}.")
+    return drawn
+
+
+def save_figures(result: xr.Dataset | xr.DataTree, directory: str | Path) -> list[Path]:
+    """Draw everything there is to draw into PNG files.
+
+    Args:
+        result: What an analyzer or :func:`resnet_lesion.study` returned.
+        directory: Where to; made if it does not exist.
+
+    Returns:
+        The files.
+
+    Raises:
+        ValueError: If there is nothing to draw.
+        ModuleNotFoundError: If matplotlib is not installed.
+
+    Example:
+        >>> import resnet_lesion as rl, timm, torch
+        >>> model = timm.create_model("resnet18", num_classes=4, zero_init_last=False)
+        >>> data, quiet = (torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 3])), {"show_progress": False}
+        >>> result = rl.Deletion(model).analyze(data, **quiet)
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     [path.name for path in save_figures(result, folder)]
+        ['error_by_block.png']
+    """
+    directory, paths = Path(directory), list[Path]()
+    drawn = figures(result)
+    directory.mkdir(parents=True, exist_ok=True)
+    for name, figure in drawn.items():
+        paths.append(directory / f"{name}.png")
+        figure.savefig(paths[-1], dpi=150)
+    return paths

@@ -1,0 +1,119 @@
+"""The common form of every result: named dimensions, units, and where it came from."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+from collections.abc import Mapping
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from resnet_lesion.network.precision import autocast_dtype
+from resnet_lesion.network.residual_network import ResidualNetwork
+from resnet_lesion.results.variables import variable
+
+CONVENTIONS = "CF-1.11"
+
+
+REFERENCES = (
+    "Veit, Wilber & Belongie 2016, Residual Networks Behave Like Ensembles of Relatively Shallow Networks, "
+    "arXiv:1605.06431"
+)
+
+
+_PACKAGES = ("resnet-lesion", "torch", "timm", "captum", "xarray", "numpy")
+
+
+def layer_coords(network: ResidualNetwork, dim: str = "layer") -> dict[str, xr.Variable]:
+    """Return the coordinates of the blocks along ``dim``: name, stage and whether the shortcut is a projection."""
+    return {
+        "layer": variable((dim,), np.array(network.layers), "residual block"),
+        "stage": variable((dim,), network.stage, "stage of the block"),
+        "is_downsampling": variable((dim,), network.is_downsampling, "whether the shortcut is a projection"),
+    }
+
+
+def origin(network: ResidualNetwork, title: str, options: Mapping[str, object]) -> dict[str, str | int]:
+    """Return attributes that say how a result comes about.
+
+    Args:
+        network: The network that is analysed.
+        title: What the result is.
+        options: The call's own options, written as one JSON string.
+    """
+    autocast = autocast_dtype(network.device)
+    return {
+        "Conventions": CONVENTIONS,
+        "title": title,
+        "references": REFERENCES,
+        "created": now(),
+        "versions": json.dumps({package: version(package) for package in _PACKAGES}),
+        "model": model_name(network.model),
+        "weights_sha256": weights_hash(network.model),
+        "n_blocks": len(network),
+        "device": _device_name(network.device),
+        "dtype": str(network.dtype).removeprefix("torch."),
+        "autocast": str(autocast).removeprefix("torch."),
+        "options": json.dumps(options, default=_plain),
+        **network.attrs,
+    }
+
+
+def now() -> str:
+    """Return the time in UTC as ISO 8601 writes it, to the second."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def model_name(model: nn.Module) -> str:
+    """Return timm's name of the model with its tag, or its class.
+
+    timm does not say whether it has loaded the tag's weights; the hash of the weights tells. With another number of
+    outputs they are not those, and there is no tag.
+    """
+    config = getattr(model, "pretrained_cfg", None) or {}
+    name, tag = config.get("architecture"), config.get("tag")
+    if not name:
+        return type(model).__name__
+    as_tagged = getattr(model, "num_classes", None) == config.get("num_classes")
+    return f"{name}.{tag}" if tag and as_tagged else str(name)
+
+
+def array_hash(array: NDArray[Any]) -> str:
+    """Return the SHA-256 of an array's values."""
+    return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
+
+
+def weights_hash(model: nn.Module) -> str:
+    """Return the SHA-256 of all parameters and buffers with their names, types and shapes."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        if not isinstance(tensor, torch.Tensor):
+            continue
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        flat = tensor.detach().cpu().contiguous().reshape(-1)
+        digest.update(flat.view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _device_name(device: torch.device) -> str:
+    return f"{device.type} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else device.type
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, np.integer | np.floating):
+        return value.item()
+    return list(value) if isinstance(value, range | np.ndarray | set) else str(value)
+
+
+def image_digest(image: Tensor, target: Tensor) -> str:
+    # as bytes, as numpy has no bfloat16
+    digest = hashlib.sha256(image.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    digest.update(str(target.tolist()).encode())
+    return digest.hexdigest()

@@ -1,0 +1,139 @@
+"""Reading every n-th image from somewhere on: where the data can be indexed, without reading the others."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Iterator
+from itertools import chain
+from typing import Any
+
+import torch
+from torch.utils.data import BatchSampler, DataLoader, IterableDataset, SequentialSampler, Subset
+
+from resnet_lesion.runs.data import Batch, Data, batches
+
+
+class Reading:
+    """One pass over the data.
+
+    Args:
+        data: A tuple ``(inputs, targets)`` or an iterable of such batches. Of a DataLoader that goes through its data
+            set in order, also inside of timm's own loader, only what is wanted is read.
+
+    Attributes:
+        first: The first image and its target, (1, ...) and (1,).
+        batch_size: How many images the data's own batches hold.
+        is_indexed: Whether only what is wanted is read.
+    """
+
+    def __init__(self, data: Data) -> None:
+        self._data = data
+        loader = _in_order(data)
+        self.is_indexed = loader is not None
+        if loader is not None:
+            # as all others are read: what a data set opens here would be shared by the processes that are forked later
+            inputs, targets = next(batches(_only(data, range(1), workers=min(1, loader.num_workers))))
+            assert loader.batch_size is not None
+            self.batch_size = loader.batch_size
+        else:
+            stream = batches(data)
+            inputs, targets = next(stream)
+            self.batch_size = len(inputs)
+            self._stream = chain([(inputs, targets)], stream)
+        self.first = inputs[:1], targets[:1]
+
+    def every_nth(self, i: int, n: int, start: int = 0) -> Iterator[Batch]:
+        """Yield the images with the numbers i, i + n, i + 2 n, ..., but for the first ``start`` of them, in batches."""
+        loader = _in_order(self._data)
+        if loader is not None:
+            numbers = range(i, len(loader.dataset), n)[start:]  # type: ignore[arg-type]  # it has a length
+            return batches(_only(self._data, numbers, loader.num_workers)) if numbers else iter(())
+        chosen = self._stream if n == 1 else every_nth(self._stream, i, n)
+        return behind(start, chosen)
+
+
+def every_nth(stream: Iterable[Batch], i: int, n: int) -> Iterator[Batch]:
+    """Yield the images with the numbers i, i + n, i + 2 n, ... of all batches together."""
+    number = 0
+    for inputs, targets in stream:
+        chosen = slice((i - number) % n, None, n)
+        number += len(inputs)
+        if len(targets[chosen]):
+            yield inputs[chosen], targets[chosen]
+
+
+def behind(start: int, stream: Iterable[Batch]) -> Iterator[Batch]:
+    """Yield all images but the first ``start``."""
+    for inputs, targets in stream:
+        if start < len(inputs):
+            yield inputs[start:], targets[start:]
+        start = max(0, start - len(inputs))
+
+
+def in_batches_of(size: int, stream: Iterable[Batch]) -> Iterator[Batch]:
+    """Yield the same images in batches of that size, the last of what is left."""
+    waiting: list[Batch] = []
+    n = 0
+    for batch in stream:
+        if not waiting and len(batch[0]) == size:
+            yield batch  # as it is, without a copy
+            continue
+        waiting.append(batch)
+        n += len(batch[0])
+        while n >= size:
+            inputs, targets = (torch.cat(parts) for parts in zip(*waiting, strict=True))
+            yield inputs[:size], targets[:size]
+            n -= size
+            waiting = [(inputs[size:], targets[size:])] if n else []
+    if n:
+        inputs, targets = (torch.cat(parts) for parts in zip(*waiting, strict=True))
+        yield inputs, targets
+
+
+def _in_order(data: Any) -> DataLoader[Any] | None:
+    """Return the DataLoader that goes through a data set in order, the data or inside of timm's; None if none does."""
+    loader = _loader(data)
+    in_order = (
+        type(loader) is DataLoader
+        and not isinstance(loader.dataset, IterableDataset)
+        and type(loader.sampler) is SequentialSampler
+        and loader.sampler.data_source is loader.dataset  # type: ignore[comparison-overlap]
+        and type(loader.batch_sampler) is BatchSampler
+        and loader.batch_sampler.sampler is loader.sampler
+        and not loader.drop_last
+    )
+    return loader if in_order else None
+
+
+def _loader(data: Any) -> Any:
+    """Return what timm's loader wraps, which yields the same images; anybody else's may yield others."""
+    if not hasattr(data, "loader"):
+        return data
+    from timm.data.loader import PrefetchLoader
+
+    return data.loader if type(data) is PrefetchLoader else data
+
+
+def _only(data: Any, numbers: range, workers: int) -> Any:
+    """Return the same loader for some of the images."""
+    loader = _loader(data)
+    with_workers = {
+        "prefetch_factor": loader.prefetch_factor,
+        "multiprocessing_context": loader.multiprocessing_context,
+    }
+    chosen: Any = DataLoader(
+        Subset(loader.dataset, numbers),
+        loader.batch_size,
+        num_workers=workers,
+        collate_fn=loader.collate_fn,
+        pin_memory=loader.pin_memory,
+        timeout=loader.timeout if workers else 0,
+        worker_init_fn=loader.worker_init_fn,
+        generator=loader.generator,
+        **(with_workers if workers else {}),
+    )
+    if loader is data:
+        return chosen
+    wrapped = copy.copy(data)
+    wrapped.loader = chosen
+    return wrapped

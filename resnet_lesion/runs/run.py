@@ -1,0 +1,204 @@
+"""A run of an analysis over the data, or over a shard of it, that goes on where it was stopped.
+
+What an analysis adds up image by image are its totals. While it goes through the data they are written now and then to
+one file, which is replaced as a whole; a run that finds such a file loads them and goes on behind the last image that
+they hold. The file says of which run it is: another model, other data or other options are refused.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from itertools import chain
+from pathlib import Path
+from typing import Any, TypedDict
+
+import torch
+import xarray as xr
+from tqdm import tqdm
+
+from resnet_lesion.network.residual_network import ResidualNetwork
+from resnet_lesion.results.provenance import image_digest, origin
+from resnet_lesion.results.variables import provenance, variable
+from resnet_lesion.runs.checkpoint import Checkpoint, Done, Totals, fingerprint
+from resnet_lesion.runs.data import LEFT_OUT, Batch, Data, defects, describe, length, refuse_defects
+from resnet_lesion.runs.reading import Reading, behind, in_batches_of
+from resnet_lesion.runs.shards import ShardLike, as_shard
+
+# So often is written what has been done; writing takes some milliseconds.
+_SECONDS = 10.0
+
+
+class RunOptions(TypedDict):
+    """How to do a run: what every analysis takes and none of them looks at."""
+
+    shard: ShardLike
+    checkpoint: str | os.PathLike[str] | None
+    show_progress: bool
+
+
+class Run:
+    """One run of an analysis.
+
+    Args:
+        network: The network.
+        data: The data.
+        name: What the analysis is called among others in one folder, such as ``random_deletion``.
+        title: What its result is.
+        options: The options of the call, as far as they say what is computed.
+        shard: Which part of it; None for all.
+        checkpoint: A folder for what has been done; None to keep nothing.
+        show_progress: Show a progress bar.
+
+    Attributes:
+        name: What it is called in the names of its files.
+        shard: Which part of it.
+        shape: The shape of an image, once the data has been looked at.
+        total: Number of images that were counted.
+        skipped: Number of images that were left out, as their label said so.
+        fingerprint: What must be equal for two runs to be parts of one.
+    """
+
+    def __init__(
+        self,
+        network: ResidualNetwork,
+        data: Data,
+        name: str,
+        title: str,
+        options: Mapping[str, object],
+        *,
+        shard: ShardLike = None,
+        checkpoint: str | os.PathLike[str] | None = None,
+        show_progress: bool = True,
+    ) -> None:
+        self.network, self.data, self.shard = network, data, as_shard(shard)
+        self.name = name
+        self.total = self.skipped = 0
+        self.shape: tuple[int, ...] = ()
+        self._show_progress, self._origin = show_progress, origin(network, title, options)
+        self.fingerprint = fingerprint(self._origin)
+        self._file: Path | None = None
+        if checkpoint is not None:
+            folder = Path(checkpoint)
+            folder.mkdir(parents=True, exist_ok=True)
+            self._file = folder / f"{name}{self.shard.name}.part.nc"
+
+    @contextmanager
+    def images(self, description: str, part: str = "") -> Iterator[Images]:
+        """Begin to go through the data, with the model isolated.
+
+        Args:
+            description: What to write beside the progress bar.
+            part: What its file's name begins with, where a run takes several passes.
+        """
+        n = length(self.data)
+        n = None if n is None else len(range(self.shard.data[0], n, self.shard.data[1]))
+        with (
+            self.network.isolated(),
+            tqdm(total=n, unit="image", disable=not self._show_progress, desc=description) as progress,
+        ):
+            file = self._file
+            yield Images(self, progress, file.with_name(f"{part}{file.name}") if file is not None else None)
+
+    def finish(self, dataset: xr.Dataset) -> xr.Dataset:
+        """Return the result with what says how it came about, and with what it can be merged."""
+        dataset["total"] = variable((), self.total, "images", over_images="sum")
+        dataset["skipped"] = variable((), self.skipped, "images left out", over_images="sum")
+        attrs = {**self._origin, "data": describe(self.data, self.total, self.shape)}
+        attrs["fingerprint"] = json.dumps(self.fingerprint)
+        if not self.shard.is_whole:
+            attrs["shard"] = self.shard.to_json()
+        return provenance(dataset, attrs)
+
+
+class Images:
+    """One pass over a run's images.
+
+    Attributes:
+        first: (1, ...) the first image of the data, to learn shapes from.
+        progress: The bar; whoever works through the batches moves it on.
+    """
+
+    def __init__(self, run: Run, progress: tqdm[Any], file: Path | None) -> None:
+        self._run, self._reading, self.progress = run, Reading(run.data), progress
+        self.first, label = self._reading.first
+        run.shape = tuple(self.first.shape[1:])
+        run.fingerprint |= {"input_shape": list(run.shape), "first_image": image_digest(self.first, label)}
+        # data that has grown may begin with the same image
+        whole = {**run.fingerprint, "n_images": length(run.data)}
+        self._checkpoint = None if file is None else Checkpoint(file, whole)
+
+    def batches(self, totals: Totals, n_classes: int) -> Iterator[Batch]:
+        """Yield the batches that are still to be done; when the next one is asked for, the last one counts as done.
+
+        Args:
+            totals: What is added up. If some has been done before, it is put there first.
+            n_classes: Number of the model's outputs.
+
+        Yields:
+            Inputs (n, ...) as they came, and targets (n,) on the model's device: classes, or -100 for an image that is
+            to be left out.
+
+        Raises:
+            ValueError: If the images or labels do not fit, there is none to count, or the checkpoint is of another run.
+        """
+        run, device = self._run, self._run.network.device
+        counted, left_out = (torch.zeros((), dtype=torch.int64, device=device) for _ in range(2))
+        found = torch.zeros(2, dtype=torch.bool, device=device)
+        totals = {**totals, "counted": counted, "left_out": left_out}
+        done = self._checkpoint.load(totals) if self._checkpoint else Done()
+        self.progress.update(done.n_images)
+        saved_at, n_images, last = time.monotonic(), done.n_images, None
+        for inputs, targets in () if done.complete else self._to_do(done):
+            if tuple(inputs.shape[1:]) != run.shape:
+                raise ValueError(
+                    f"expected every batch of inputs to be (N, {', '.join(map(str, run.shape))}) like the first, "
+                    f"got {tuple(inputs.shape)}."
+                )
+            flags = defects(inputs, targets, n_classes)
+            if flags.device.type == "cpu":  # on an accelerator, asking now would wait for it
+                refuse_defects(flags, n_classes)
+            found |= flags.to(device, non_blocking=True)
+            labels = targets.to(device, non_blocking=True)
+            counts = labels != LEFT_OUT
+            yield inputs, labels.clamp(0, n_classes - 1).where(counts, LEFT_OUT)
+            counted += counts.sum()
+            left_out += (~counts).sum()
+            n_images, last = n_images + len(inputs), (inputs[-1:], targets[-1:])
+            if self._checkpoint and time.monotonic() - saved_at >= _SECONDS:
+                refuse_defects(found, n_classes)
+                self._checkpoint.save(totals, Done(n_images, image_digest(*last)))
+                saved_at = time.monotonic()
+        refuse_defects(found, n_classes)
+        if not int(counted):
+            i, n = run.shard.data
+            if not int(left_out):
+                raise ValueError(f"expected images in shard {i} of {n}, got none: there are fewer images than shards.")
+            raise ValueError(
+                f"expected images to count, got none: {int(left_out)} are left out, as their label is {LEFT_OUT}"
+                + (f", and shard {i} of {n} has no other." if n > 1 else ".")
+            )
+        if self._checkpoint and last:
+            self._checkpoint.save(totals, Done(n_images, image_digest(*last), complete=True))
+        run.total, run.skipped = int(counted), int(left_out)
+
+    def _to_do(self, done: Done) -> Iterator[Batch]:
+        (i, n), size = self._run.shard.data, self._reading.batch_size
+        if not done.n_images:
+            stream = self._reading.every_nth(i, n)
+        else:
+            # from the last image that is done, to see whether it is still the same
+            stream = self._reading.every_nth(i, n, done.n_images - 1)
+            last = next(stream, None)
+            if last is None or image_digest(last[0][:1], last[1][:1]) != done.last:
+                raise ValueError(
+                    f"expected the data in the order in which {done.n_images} images were done, got "
+                    f"{'fewer images' if last is None else 'another one'}. Load the same data without shuffling, or "
+                    "shuffle with a seed."
+                )
+            stream = behind(1, chain([last], stream))
+        # a loader's batch holds but few of a shard's images, and what is read from the middle on begins elsewhere
+        return in_batches_of(size, stream) if n > 1 or (done.n_images and self._reading.is_indexed) else stream

@@ -1,0 +1,1 @@
+"""Training, of all blocks or of a random few. Below: runs."""
