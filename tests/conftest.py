@@ -8,12 +8,19 @@ import pytest
 import torch
 from hypothesis import Phase, settings
 
+from resnet_lesion.runs import run as run_module
+
 torch.set_num_threads(1)
 # without shrinking, which takes minutes here: the examples are small as they are
 settings.register_profile(
     "tests", derandomize=True, deadline=None, database=None, max_examples=8, phases=(Phase.explicit, Phase.generate)
 )
 settings.load_profile("tests")
+
+
+@pytest.fixture
+def always_saved(monkeypatch):
+    monkeypatch.setattr(run_module, "_SECONDS", 0.0)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

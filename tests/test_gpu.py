@@ -1,12 +1,12 @@
 """What the accelerator computes is what the CPU computes; skipped where there is none."""
 
-import models
 import numpy as np
 import pytest
 import torch
 import xarray as xr
-from models import CASES, build, data
-from test_run import ANALYSES, Batches, Stop, check_identical
+from helpers import models
+from helpers.analyses import ANALYSES, Batches, Stop, check_identical
+from helpers.models import CASES, build, data
 
 import resnet_lesion as rl
 from resnet_lesion.runs import run as run_module

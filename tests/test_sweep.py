@@ -7,10 +7,10 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 
 import pytest
-import sweep
 import timm
 import torch
 import write_tables
+from helpers import sweep
 
 import resnet_lesion as rl
 

@@ -1,9 +1,9 @@
 import dataclasses
 from functools import partial
 
-import models
 import pytest
 import torch
+from helpers import models
 from timm.layers import FilterResponseNormTlu2d, create_conv2d
 from timm.models import resnetv2
 from torch import nn

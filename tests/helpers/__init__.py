@@ -1,0 +1,1 @@
+"""What several tests share: models, slow reference implementations, results, images, analyses."""

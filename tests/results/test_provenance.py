@@ -1,0 +1,188 @@
+import json
+import math
+
+import numpy as np
+import pytest
+import timm
+import torch
+import xarray as xr
+from helpers import models
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import resnet_lesion as rl
+from resnet_lesion.results.provenance import model_name, weights_hash
+
+SCALARS = {"total": (), "skipped": (), "baseline_correct": (), "baseline_error": (), "baseline_loss": ()}
+MEASURES = ("correct", "loss", "agreeing", "agreement", "error", "error_low", "error_high")
+INTEGERS = {
+    "correct",
+    "agreeing",
+    "total",
+    "skipped",
+    "baseline_correct",
+    "correct_by_class",
+    "total_by_class",
+    "order",
+}
+AT_LAYER = {"layer": ("layer",), "stage": ("layer",), "is_downsampling": ("layer",)}
+AT_POSITION = dict.fromkeys(AT_LAYER, ("position",))
+DELETIONS, SWAPS = ("n_deleted", "draw"), ("n_swaps", "draw")
+
+
+def each(dims):
+    return {name: (dim,) for dim in dims for name in [dim]}
+
+
+# what is run, and which variables and coordinates its result has over which dimensions
+RESULTS = {
+    "evaluate": (
+        lambda model, data, **options: rl.evaluate(model, data, [[0, 1, 2, 3, 5, 4], [-1] * 6], **options),
+        dict.fromkeys(MEASURES, ("lesion",)) | {"order": ("lesion", "position")},
+        each(["lesion"]) | AT_POSITION,
+    ),
+    "Deletion, each": (
+        lambda model, data, **options: rl.Deletion(model).analyze(data, **options),
+        dict.fromkeys(MEASURES, ("layer",)),
+        AT_LAYER,
+    ),
+    "Deletion, many": (
+        lambda model, data, **options: rl.Deletion(model).analyze(data, n_deleted=[1, 3], n_draws=2, **options),
+        dict.fromkeys(MEASURES, DELETIONS)
+        | {"deleted": (*DELETIONS, "layer"), "remaining_fraction": ("n_deleted", "path_length")},
+        each([*DELETIONS, "path_length"]) | AT_LAYER,
+    ),
+    "Reorder": (
+        lambda model, data, **options: rl.Reorder(model).analyze(data, n_swaps=range(3), n_draws=2, **options),
+        dict.fromkeys(MEASURES, SWAPS) | {"order": (*SWAPS, "position"), "kendall_tau": SWAPS},
+        each(SWAPS) | AT_POSITION,
+    ),
+}
+
+
+@pytest.mark.parametrize("by_class", [False, True])
+@pytest.mark.parametrize("name", RESULTS)
+def test_variables_and_coordinates(name, by_class):
+    analyze, variables, coordinates = RESULTS[name]
+    found = analyze(models.build(), models.data(5), by_class=by_class, show_progress=False)
+    variables, coordinates = variables | SCALARS, dict(coordinates)
+    if by_class:
+        variables |= {"correct_by_class": (*variables["correct"], "class"), "total_by_class": ("class",)}
+        coordinates["class"] = ("class",)
+    assert {str(key): array.dims for key, array in found.data_vars.items()} == variables
+    assert {str(key): array.dims for key, array in found.coords.items()} == coordinates
+    for key, array in found.variables.items():
+        assert array.attrs["long_name"], key
+        assert array.attrs["units"], key
+    for key in found.data_vars:
+        expected = "i" if key in INTEGERS else "b" if key == "deleted" else "f"
+        assert found[key].dtype.kind == expected, key
+    assert {array.attrs["units"] for key, array in found.data_vars.items() if "loss" in str(key)} == {"nat"}
+
+
+@pytest.mark.parametrize("name", RESULTS)
+def test_provenance(name):
+    model = models.build()
+    found = RESULTS[name][0](model, models.data(5), show_progress=False)
+    attrs = found.attrs
+    assert all(type(value) in (str, int, float) for value in attrs.values()), attrs
+    assert attrs["Conventions"].startswith("CF-")
+    assert attrs["title"]
+    assert "arXiv:1605.06431" in attrs["references"]
+    assert attrs["created"].startswith("20")
+    assert attrs["created"].endswith("+00:00")
+    assert {"resnet-lesion", "torch", "timm", "captum", "xarray", "numpy"} <= json.loads(attrs["versions"]).keys()
+    assert attrs["model"] == "Net"
+    assert attrs["weights_sha256"] == weights_hash(model)
+    assert attrs["data"] == "5 images of shape 3x6x6 from tuple"
+    assert (attrs["n_blocks"], attrs["n_classes"]) == (6, 5)
+    assert (attrs["device"], attrs["dtype"], attrs["autocast"]) == ("cpu", "float64", "None")
+    assert attrs["block_evaluations"] <= attrs["naive_block_evaluations"]
+    assert isinstance(json.loads(attrs["options"]), dict)
+
+
+def test_options_are_those_of_the_call():
+    found = rl.Deletion(models.build()).analyze(
+        models.data(3), n_deleted=range(1, 3), n_draws=np.int64(2), seed=4, by_class=True, show_progress=False
+    )
+    options = json.loads(found.attrs["options"])
+    assert options == {"n_deleted": [1, 2], "n_draws": 2, "seed": 4, "by_class": True, "perturbations_per_eval": None}
+    found = rl.Reorder(models.build()).analyze(models.data(3), n_swaps=2, perturbations_per_eval=3, show_progress=False)
+    options = json.loads(found.attrs["options"])
+    assert options == {"n_swaps": [2], "n_draws": 10, "seed": 0, "by_class": False, "perturbations_per_eval": 3}
+
+
+def as_forms(data, size):
+    batches = [*zip(data[0].split(size), data[1].split(size), strict=True)]
+    return batches, (batch for batch in batches), DataLoader(TensorDataset(*data), batch_size=size)
+
+
+@pytest.mark.parametrize("name", RESULTS)
+def test_data_of_any_form_gives_identical_results(name):
+    analyze, model, data = RESULTS[name][0], models.build(), models.data(7)
+    results = [analyze(model, form, by_class=True, show_progress=False) for form in as_forms(data, 3)]
+    for result in results:
+        for attr in ("created", "data"):
+            del result.attrs[attr]
+        xr.testing.assert_identical(result, results[0])
+    together = analyze(model, data, by_class=True, show_progress=False)
+    for key, array in together.data_vars.items():
+        if "loss" in str(key):
+            xr.testing.assert_allclose(array, results[0][key], rtol=1e-12)
+        else:
+            xr.testing.assert_identical(array, results[0][key])
+
+
+def test_the_hash_sees_every_tensor():
+    class Odd(nn.Module):
+        """Has tensors of every kind that a model may have."""
+
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(2, 2, dtype=torch.bfloat16))
+            self.register_buffer("count", torch.tensor(3))
+            self.register_buffer("flags", torch.tensor([True, False]))
+            self.register_buffer("nothing", torch.empty(0, 2))
+
+        def get_extra_state(self):
+            return {"not": "a tensor"}
+
+        def set_extra_state(self, state):
+            pass
+
+    hashes = {weights_hash(Odd())}
+    assert len(hashes.copy() | {weights_hash(Odd())}) == 1
+    for change in (
+        lambda model: model.weight.data.view(-1)[3:].zero_(),
+        lambda model: model.count.add_(1),
+        lambda model: model.flags.logical_not_(),
+        lambda model: setattr(model, "nothing", torch.empty(0, 3)),
+        lambda model: model.half(),
+        lambda model: setattr(model, "weight", nn.Parameter(torch.ones(4, dtype=torch.bfloat16))),
+        lambda model: model.register_buffer("more", torch.zeros(1)),
+    ):
+        model = Odd()
+        change(model)
+        hashes.add(weights_hash(model))
+    assert len(hashes) == 8
+
+
+def test_the_hash_does_not_depend_on_memory_layout():
+    model = models.build()
+    before = weights_hash(model)
+    assert weights_hash(model.to(memory_format=torch.channels_last)) == before
+
+
+def test_model_names():
+    assert model_name(timm.create_model("resnet10t")) == "resnet10t.c3_in1k"
+    assert model_name(timm.create_model("cifar_preactresnet110")) == "cifar_preactresnet110.digits"
+    assert model_name(models.build()) == "Net"
+
+
+def test_no_image_is_lost_in_the_last_batch():
+    model, data = models.build(), models.data(10)
+    for size in (1, 3, 4, 10, 11):
+        found = rl.Deletion(model).analyze(as_forms(data, size)[0], by_class=True, show_progress=False)
+        assert int(found.total) == 10
+        assert found.total_by_class.values.sum() == 10
+        assert math.isclose(found.baseline_error, 1 - found.baseline_correct / 10)

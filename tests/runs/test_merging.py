@@ -1,0 +1,184 @@
+"""Merging the shards of any partition gives what one run gives."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from helpers import models
+from helpers.analyses import ANALYSES, check_merged
+from hypothesis import given
+from hypothesis import strategies as st
+
+import resnet_lesion as rl
+
+QUIET = {"show_progress": False}
+LESIONS = ("evaluation", "deletion", "random_deletion", "reorder")
+N_IMAGES = 11
+
+
+def batches(size=3, n=N_IMAGES):
+    return [*zip(*(part.split(size) for part in models.data(n)), strict=True)]
+
+
+@pytest.mark.parametrize("name", ANALYSES)
+@pytest.mark.parametrize("n", [1, 2, 3, 8])
+def test_merged_shards_are_the_whole_run(name, n, tmp_path):
+    analyse, model = ANALYSES[name], models.build()
+    expected = analyse(model, batches())
+    files = []
+    for i in range(n):
+        result = analyse(model, batches(), shard={"data": (i, n), "lesions": (0, 1)} if i else (i, n))
+        if n == 1:  # the whole run is no shard
+            assert "shard" not in result.attrs
+            return
+        files.append(tmp_path / f"{i}.nc")
+        rl.save(result, files[-1])
+    check_merged(rl.merge(files), expected)
+    other_way_round = rl.merge([rl.open(file) for file in reversed(files)])
+    xr.testing.assert_identical(other_way_round, rl.merge(files))
+
+
+@given(data=st.data())
+def test_any_partition_in_any_order(data):
+    name = data.draw(st.sampled_from(LESIONS))
+    n, m = data.draw(st.integers(1, 8)), data.draw(st.integers(1, 4))
+    if n * m == 1:
+        return
+    analyse, model = ANALYSES[name], models.build()
+    expected = analyse(model, batches())
+    parts = data.draw(st.permutations([*itertools.product(range(n), range(m))]))
+    shards = [analyse(model, batches(), shard={"data": (i, n), "lesions": (j, m)}) for i, j in parts]
+    check_merged(rl.merge(shards), expected)
+
+
+def test_shares_of_the_lesions_say_which(tmp_path):
+    deletion = rl.Deletion(models.build())
+    result = deletion.analyze(batches(), n_deleted=[1, 2], n_draws=3, shard={"lesions": (1, 4)}, **QUIET)
+    assert result.evaluated.dims == ("n_deleted", "draw")
+    assert int(result.evaluated.sum()) == 2
+    whole = deletion.analyze(batches(), n_deleted=[1, 2], n_draws=3, **QUIET)
+    np.testing.assert_array_equal(result.error, whole.error.where(result.evaluated))
+    assert (result.correct.where(~result.evaluated, 0) == 0).all()
+    assert result.attrs["block_evaluations"] < whole.attrs["block_evaluations"]
+    with pytest.raises(ValueError, match="expected a shard of the images only, as there are no lesions"):
+        rl.PathGradient(models.build()).analyze(batches(), shard={"lesions": (1, 4)}, **QUIET)
+
+
+def test_a_study_in_shards(tmp_path):
+    options = {"n_deleted": [1, 2], "n_swaps": [1], "n_draws": 2, "n_paths": 3, "n_gradient_images": 7, **QUIET}
+    model = models.build()
+    expected = rl.study(model, batches(), **options)
+    shards = [rl.study(model, batches(), shard=(i, 3), checkpoint=tmp_path, **options) for i in range(3)]
+    assert "effective_path" not in shards[0].children
+    assert len([*tmp_path.glob("*.1-of-3.part.nc")]) == 6
+    merged = rl.merge(shards)
+    assert set(merged.children) == set(expected.children)
+    for name, node in expected.children.items():
+        check_merged(merged[name].to_dataset(), node.to_dataset())
+
+
+def test_left_out_images_are_counted_once():
+    inputs, targets = models.data(N_IMAGES)
+    targets[[2, 5]] = -100
+    data = [*zip(inputs.split(3), targets.split(3), strict=True)]
+    deletion = rl.Deletion(models.build())
+    merged = rl.merge([deletion.analyze(data, shard=(i, 4), **QUIET) for i in range(4)])
+    assert (int(merged.total), int(merged.skipped)) == (9, 2)
+    check_merged(merged, deletion.analyze(data, **QUIET))
+
+
+def test_an_accelerated_network_is_another_run():
+    model, data = models.build(dtype=torch.float32), models.data(6, dtype=torch.float32)
+    fast, slow = (rl.accelerate(model, data[0], fold_norms=fold, channels_last=False) for fold in (True, False))
+    shards = [rl.Deletion(network).analyze(data, shard=(i, 2), **QUIET) for i, network in enumerate((fast, slow))]
+    with pytest.raises(ValueError, match=r"expected shards of one run, but acceleration\.n_folded was"):
+        rl.merge(shards)
+    again = rl.Deletion(fast).analyze(data, shard=(1, 2), **QUIET)
+    again.attrs["acceleration"] = again.attrs["acceleration"].replace('"rounding": ', '"rounding": 1')
+    assert int(rl.merge([shards[0], again]).total) == 6
+
+
+def shard(i=0, n=3, *, model=None, n_images=N_IMAGES, name="deletion", **options):
+    return ANALYSES[name](models.build() if model is None else model, batches(n=n_images), shard=(i, n), **options)
+
+
+def other_model():
+    model = models.build()
+    with torch.no_grad():
+        model.head.weight[0, 0] += 1
+    return model
+
+
+def changed(dataset, name, value):
+    dataset = dataset.copy(deep=True)
+    dataset[name][...] = value
+    return dataset
+
+
+@pytest.mark.parametrize(
+    ("results", "words"),
+    [
+        (lambda: [], "expected the results of shards, got none"),
+        (lambda: [shard(0), shard(2)], r"expected each shard once, got shard 1 of 3 missing\."),
+        (lambda: [shard(0), shard(1), shard(2), shard(1)], r"expected each shard once, got shard 1 of 3 twice\."),
+        (lambda: [shard(0), shard(0)], "got shard 1 of 3, 2 of 3 missing and shard 0 of 3 twice"),
+        (lambda: [shard(0, 2), shard(1, 3)], r"the data cut into as many parts everywhere, got \[2, 3\]"),
+        (lambda: [shard(0, 2), shard(1, 2, model=other_model())], "expected shards of one run, but weights_sha256 was"),
+        (lambda: [shard(0, 2), shard(1, 2, name="reorder")], "expected shards of one run, but title was 'Error with"),
+        (lambda: [shard(0, 2, n_images=5), shard(1, 2)], r"expected shards of \[4, 4\] images .*, got \[3, 5\]"),
+        (
+            lambda: [rl.Deletion(models.build()).analyze(batches(), **QUIET)],
+            "expected results of shards, got 'Error with each residual block deleted alone' of a whole run",
+        ),
+        (
+            lambda: [shard(0, 2, name="random_deletion"), changed(shard(1, 2, name="random_deletion"), "deleted", 1)],
+            "expected deleted to be equal in all shards",
+        ),
+    ],
+)
+def test_what_cannot_be_merged(results, words):
+    with pytest.raises(ValueError, match=words):
+        rl.merge(results())
+
+
+def test_things_that_are_no_results(tmp_path):
+    with pytest.raises(FileNotFoundError, match="there is no file"):
+        rl.merge([tmp_path / "missing.nc"])
+    tree = xr.DataTree.from_dict({"deletion": shard(0, 2)})
+    with pytest.raises(TypeError, match="expected Datasets or DataTrees, got some of each"):
+        rl.merge([shard(0, 2), tree])
+    other = xr.DataTree.from_dict({"reorder": shard(1, 2, name="reorder")})
+    with pytest.raises(ValueError, match=r"expected the same groups in all trees, got \['/deletion'\] and"):
+        rl.merge([tree, other])
+
+
+def test_shares_of_lesions_must_agree_on_the_whole_network():
+    deletion = rl.Deletion(models.build())
+    shares = [deletion.analyze(batches(), shard={"lesions": (j, 2)}, **QUIET) for j in range(2)]
+    with pytest.raises(ValueError, match="expected the whole network to be right equally often"):
+        rl.merge([shares[0], changed(shares[1], "baseline_correct", 0)])
+    with pytest.raises(ValueError, match="expected every lesion in one share"):
+        rl.merge([shares[0], changed(shares[1], "evaluated", True)])
+
+
+def test_a_mean_does_not_depend_on_the_order_of_the_shards():
+    shards = [shard(i, 5) for i in range(5)]
+    for i, part in enumerate(shards):
+        part["loss"][...] = 10.0 ** (3 * i) / 3  # of sizes at which the order of a sum matters
+    losses = {tuple(rl.merge(order).loss.values.tolist()) for order in itertools.permutations(shards)}
+    assert len(losses) == 1
+
+
+def test_more_shares_than_lesions():
+    model = models.build()
+    rows = [[0, 1, 2, 3, 4, -1]]
+    shares = [rl.evaluate(model, batches(), rows, shard={"lesions": (j, 2)}, **QUIET) for j in range(2)]
+    check_merged(rl.merge(shares), rl.evaluate(model, batches(), rows, **QUIET))
+
+
+@pytest.mark.parametrize("one", [lambda: "shard.nc", lambda: shard(0)])
+def test_one_result_alone_is_not_taken_for_several(one):
+    with pytest.raises(TypeError, match=r"expected several results or files, .*, got one"):
+        rl.merge(one())

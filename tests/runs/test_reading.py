@@ -1,0 +1,166 @@
+import itertools
+
+import numpy as np
+import pytest
+import timm
+import torch
+from helpers import models
+from helpers.analyses import QUIET, check_identical
+from helpers.image_files import write_images
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.utils.data import BatchSampler, DataLoader, Dataset, SequentialSampler, TensorDataset, get_worker_info
+
+import resnet_lesion as rl
+from resnet_lesion.loading.images import open_images
+from resnet_lesion.loading.loaders import evaluation_loader
+from resnet_lesion.runs import run as run_module
+from resnet_lesion.runs.data import batches
+from resnet_lesion.runs.reading import Reading, every_nth, in_batches_of
+
+CPU = torch.device("cpu")
+
+
+@given(
+    sizes=st.lists(st.integers(0, 5), min_size=1, max_size=8),
+    n=st.integers(1, 9),
+    size=st.integers(1, 7),
+    data=st.data(),
+)
+def test_shards_take_every_nth_image_in_full_batches(sizes, n, size, data):
+    i = data.draw(st.integers(0, n - 1))
+    numbers = torch.arange(sum(sizes))
+    stream = [(part[:, None].double(), part) for part in numbers.split(sizes)]
+    taken = [*in_batches_of(size, every_nth(stream, i, n))]
+    expected = list(range(i, sum(sizes), n))
+    assert [int(label) for _, labels in taken for label in labels] == expected
+    assert [int(x) for inputs, _ in taken for x in inputs[:, 0]] == expected
+    assert all(len(labels) == size for _, labels in taken[:-1])
+
+
+def test_a_shards_batches_are_as_large_as_the_loaders():
+    seen = []
+    model, data = models.build(), models.data(23)
+    hook = model.stem.register_forward_pre_hook(lambda _module, args: seen.append(len(args[0])))
+    loader = DataLoader(TensorDataset(*data), batch_size=4)
+    rl.evaluate(model, loader, [[0, 1, 2, 3, 4, -1]], shard=(1, 3), **QUIET)
+    hook.remove()
+    assert seen == [1, 4, 4]  # the first for the shapes
+
+
+class Images(Dataset):
+    """Images that remember which of them were read, and stop the run at one of them."""
+
+    def __init__(self, data, stop_at=None):
+        self.data, self.stop_at, self.read = data, stop_at, []
+
+    def __getitem__(self, i):
+        if i == self.stop_at:
+            raise OSError("stopped")
+        self.read.append(i)
+        return self.data[0][i], self.data[1][i]
+
+    def __len__(self):
+        return len(self.data[0])
+
+
+@pytest.mark.parametrize(("i", "n", "start"), [(0, 1, 0), (0, 1, 7), (2, 3, 0), (2, 3, 2), (1, 9, 3)])
+def test_of_a_loader_only_what_is_wanted_is_read(i, n, start):
+    images = Images(models.data(20))
+    reading = Reading(DataLoader(images, batch_size=4))
+    assert reading.batch_size == 4
+    assert images.read == [0]
+    assert torch.equal(reading.first[0], images.data[0][:1])
+    images.read.clear()
+    found = [*reading.every_nth(i, n, start)]
+    expected = list(range(i, 20, n))[start:]
+    assert images.read == expected
+    assert torch.equal(torch.cat([images.data[0][:0]] + [inputs for inputs, _ in found]), images.data[0][expected])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"shuffle": True, "generator": torch.Generator().manual_seed(0)},
+        {"drop_last": True},
+        {"sampler": [3, 1, 2, 5, 4]},
+        {"batch_sampler": [[0, 3], [1, 2]]},
+        {"batch_sampler": BatchSampler([5, 0, 3], 2, False)},
+        {"sampler": SequentialSampler(range(4))},  # of other data, the first images of this
+    ],
+)
+def test_a_loader_with_an_order_of_its_own_is_read_as_it_comes(options):
+    options = {"batch_size": 2, **options} if "batch_sampler" not in options else options
+    loader = DataLoader(TensorDataset(*models.data(9)), **options)
+    if "generator" in options:
+        options["generator"].manual_seed(0)
+    reading = Reading(loader)
+    found = torch.cat([targets for _, targets in reading.every_nth(0, 1)])
+    if "generator" in options:
+        options["generator"].manual_seed(0)
+    assert torch.equal(found, torch.cat([targets for _, targets in batches(loader)]))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_stopped_run_reads_on_where_it_was(tmp_path, monkeypatch, workers):
+    monkeypatch.setattr(run_module, "_SECONDS", 0.0)
+    model, data = models.build(), models.data(11)
+
+    def analyse(images, **how):
+        return rl.Deletion(model).analyze(DataLoader(images, batch_size=2, num_workers=workers), **how, **QUIET)
+
+    expected = analyse(Images(data), shard=(1, 2))
+    with pytest.raises(OSError, match="stopped"):
+        analyse(Images(data, stop_at=7), shard=(1, 2), checkpoint=tmp_path)
+    images = Images(data)
+    check_identical(analyse(images, shard=(1, 2), checkpoint=tmp_path), expected)
+    if not workers:
+        assert images.read == [0, 3, 5, 7, 9]  # for the shapes; the last that was done; the others
+
+
+def test_timms_loader_too(tmp_path):
+    folder = write_images(tmp_path / "images", n=5)
+    model = timm.create_model("cifar_preactresnet38", num_classes=2)
+    loader = evaluation_loader(open_images(str(folder), "test"), model, batch_size=3, workers=0, device=CPU)
+    whole = torch.cat([inputs for inputs, _ in loader])
+    prefetching = timm.data.loader.PrefetchLoader(
+        DataLoader(TensorDataset((whole * 50).clamp(0, 255).byte(), torch.arange(10) % 2), batch_size=3), device=CPU
+    )
+    for data in (loader, prefetching):
+        expected = torch.cat([inputs for inputs, _ in data])
+        reading = Reading(data)
+        np.testing.assert_array_equal(reading.first[0], expected[:1])
+        np.testing.assert_array_equal(torch.cat([x for x, _ in reading.every_nth(1, 3, 1)]), expected[4::3])
+        assert len(torch.cat([inputs for inputs, _ in data])) == 10
+
+
+def test_a_loader_of_somebodys_own_is_read_as_it_comes():
+    class FirstBatches:
+        """Anybody's wrapper that looks like timm's, but yields less."""
+
+        def __init__(self, loader):
+            self.loader, self.dataset = loader, loader.dataset
+
+        def __iter__(self):
+            return itertools.islice(iter(self.loader), 2)
+
+    loader = FirstBatches(DataLoader(TensorDataset(*models.data(9)), batch_size=2))
+    assert sum(len(targets) for _, targets in Reading(loader).every_nth(0, 1)) == 4
+
+
+class OpenedByWorkers(Dataset):
+    """Whatever it would open in the main process, its workers would share."""
+
+    def __getitem__(self, i):
+        if get_worker_info() is None:
+            raise RuntimeError("read in the main process")
+        return torch.full((3, 4, 4), float(i)), i
+
+    def __len__(self):
+        return 6
+
+
+def test_the_first_image_is_read_where_the_others_are():
+    reading = Reading(DataLoader(OpenedByWorkers(), batch_size=2, num_workers=2))
+    assert float(reading.first[0].max()) == 0
+    assert [int(x) for _, targets in reading.every_nth(1, 2) for x in targets] == [1, 3, 5]

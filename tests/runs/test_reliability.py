@@ -1,0 +1,131 @@
+"""What goes wrong on long runs: full disks, many batches, and anything at any time."""
+
+import gc
+import subprocess
+import sys
+import textwrap
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers import models
+from helpers.analyses import ANALYSES, Batches, Stop, check_identical, check_merged
+
+import resnet_lesion as rl
+from resnet_lesion.runs import run as run_module
+
+TESTS = Path(__file__).parents[1]
+QUIET = {"show_progress": False}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits the size of files as only Unix can")
+def test_a_full_disk_loses_nothing(tmp_path):
+    """The limit on a file's size makes writing fail as a full disk does, in the netCDF library itself."""
+    script = textwrap.dedent(f"""
+        import resource, signal, sys
+        sys.path.insert(0, {str(TESTS)!r})
+        import numpy as np, resnet_lesion as rl, xarray as xr
+        from helpers import models
+        from resnet_lesion.runs import run
+
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        run._SECONDS = 0.0
+        folder = {str(tmp_path)!r}
+        noise = xr.Dataset({{"a": ("x", np.random.default_rng(0).random(50_000))}})
+        rl.save(noise.isel(x=[0]), folder + "/result.nc")
+        model, (inputs, targets) = models.build(), models.data(8)
+
+        def batches():
+            yield inputs[:2], targets[:2]
+            yield inputs[2:4], targets[2:4]
+            resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, resource.RLIM_INFINITY))
+            yield inputs[4:], targets[4:]
+
+        for attempt in (
+            lambda: rl.Deletion(model).analyze(batches(), checkpoint=folder + "/run", show_progress=False),
+            lambda: rl.save(noise, folder + "/result.nc"),
+        ):
+            try:
+                attempt()
+            except OSError as error:
+                print(error)
+    """)
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
+    assert result.returncode == 0, result.stderr
+    messages = result.stdout.splitlines()
+    assert len(messages) == 2
+    assert all("cannot be written: " in message and "Is there room left?" in message for message in messages)
+    assert rl.open(tmp_path / "result.nc").sizes == {"x": 1}
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["deletion.part.nc"]
+    model, data = models.build(), models.data(8)
+    parts = [(data[0][a:b], data[1][a:b]) for a, b in ((0, 2), (2, 4), (4, 8))]
+    found = rl.Deletion(model).analyze(parts, checkpoint=tmp_path / "run", **QUIET)
+    check_identical(found, rl.Deletion(model).analyze(parts, **QUIET))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "random_deletion",
+        pytest.param("path_gradient", marks=pytest.mark.sweep),
+        pytest.param("sampled_path_gradient", marks=pytest.mark.sweep),
+    ],
+)
+def test_memory_is_flat_over_a_thousand_batches(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(run_module, "_SECONDS", 0.05)  # with checkpoints on the way
+    model, (inputs, targets) = models.build(), models.data(2)
+    seen = {}
+
+    class Thousand:
+        def __iter__(self):
+            for i in range(1000):
+                if i in (300, 999):
+                    gc.collect()
+                    tensors = sum(issubclass(type(thing), torch.Tensor) for thing in gc.get_objects())
+                    seen[i] = tracemalloc.get_traced_memory()[0], tensors
+                yield inputs, targets
+
+    analyse = {
+        "random_deletion": lambda: rl.Deletion(model).analyze(
+            Thousand(), n_deleted=2, n_draws=2, checkpoint=tmp_path, **QUIET
+        ),
+        "path_gradient": lambda: rl.PathGradient(model).analyze(Thousand(), checkpoint=tmp_path, **QUIET),
+        "sampled_path_gradient": lambda: rl.PathGradient(model).analyze(
+            Thousand(), method="sample", n_draws=1, checkpoint=tmp_path, **QUIET
+        ),
+    }[name]
+    tracemalloc.start()
+    try:
+        assert int(analyse().total) == 2000
+    finally:
+        tracemalloc.stop()
+    (early, early_tensors), (late, late_tensors) = seen[300], seen[999]
+    assert late_tensors == early_tensors
+    assert late - early < 50_000, "bytes held by Python, over 700 batches"
+
+
+@pytest.mark.sweep
+def test_soak(tmp_path, monkeypatch):
+    """Hundreds of runs of all kinds, stopped anywhere, resumed, sharded: the same results and an untouched model."""
+    random = np.random.default_rng(0)
+    model, data = models.build(), models.data(13)
+    snapshot = models.Snapshot(model)
+    expected = {name: analyse(model, Batches(data, 2)) for name, analyse in ANALYSES.items()}
+    for i in range(300):
+        name = random.choice([*ANALYSES])
+        n = int(random.integers(1, 5))
+        monkeypatch.setattr(run_module, "_SECONDS", float(random.choice([0.0, 0.01, 10.0])))
+        results = []
+        for shard in random.permutation(n):
+            how = {"checkpoint": tmp_path / str(i), "shard": (int(shard), n)}
+            while random.random() < 0.5:
+                with pytest.raises(Stop):
+                    ANALYSES[name](model, Batches(data, 2, stop_after=int(random.integers(7))), **how)
+            results.append(ANALYSES[name](model, Batches(data, 2), **how))
+        if n == 1:
+            check_identical(results[0], expected[name])
+        else:
+            check_merged(rl.merge(results), expected[name])
+        snapshot.check()

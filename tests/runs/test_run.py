@@ -1,0 +1,238 @@
+"""What a run keeps on disk, and that it goes on where it was stopped."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from helpers import models
+from helpers.analyses import ANALYSES, QUIET, Batches, Stop, check_identical
+
+import resnet_lesion as rl
+from resnet_lesion.results import storage
+from resnet_lesion.runs.data import LEFT_OUT
+
+
+@pytest.mark.parametrize("name", ANALYSES)
+@pytest.mark.parametrize("stop_after", [1, 3])
+def test_a_stopped_run_goes_on(name, stop_after, tmp_path, always_saved):
+    analyse, model, data = ANALYSES[name], models.build(), models.data(11)
+    expected = analyse(model, Batches(data, 3))
+    with pytest.raises(Stop):
+        analyse(model, Batches(data, 3, stop_after), checkpoint=tmp_path)
+    calls = []
+    handle = model.register_forward_pre_hook(lambda _module, args: calls.append(len(args[0])))
+    check_identical(analyse(model, Batches(data, 3), checkpoint=tmp_path), expected)
+    # a batch is known to be done once the next one is asked for
+    whole_again = [*calls]
+    calls.clear()
+    analyse(model, Batches(data, 3))
+    assert sum(whole_again) < sum(calls)
+    calls.clear()
+    check_identical(analyse(model, Batches(data, 3), checkpoint=tmp_path), expected)
+    handle.remove()
+    assert sum(calls) <= 2, "what is complete is not computed again, but for the shapes"
+    assert [path.suffix for path in tmp_path.iterdir()] == [".nc"]
+
+
+def test_a_run_with_rtol_goes_on_in_any_of_its_passes(tmp_path, always_saved, monkeypatch):
+    monkeypatch.setattr("resnet_lesion.analyzers.gradient_norms._FIRST_ROUND", 2)
+    model, data = models.build(), models.data(6)
+
+    def analyse(batches, **how):
+        gradient = rl.PathGradient(model)
+        return gradient.analyze(batches, method="sample", n_draws=16, rtol=0.02, **how, **QUIET)
+
+    expected = analyse(Batches(data, 2))
+    assert len(set(expected.n_draws.values.tolist())) > 1
+
+    class StopInSecondPass(Batches):
+        def __iter__(self):
+            self.stop_after = 1 if self.n_asked else None
+            return super().__iter__()
+
+    with pytest.raises(Stop):
+        analyse(StopInSecondPass(data, 2), checkpoint=tmp_path)
+    assert len([*tmp_path.iterdir()]) == 2
+    check_identical(analyse(Batches(data, 2), checkpoint=tmp_path), expected)
+
+
+def test_what_is_saved_is_on_the_way_to_the_result(tmp_path, always_saved):
+    model, data = models.build(), models.data(9)
+    with pytest.raises(Stop):
+        rl.Deletion(model).analyze(Batches(data, 2, 3), checkpoint=tmp_path / "new" / "folder", **QUIET)
+    state = rl.open(tmp_path / "new" / "folder" / "deletion.part.nc")
+    some = rl.Deletion(model).analyze((data[0][:6], data[1][:6]), **QUIET)
+    np.testing.assert_array_equal(state.correct_by_class.sum("correct_by_class_1")[1:], some.correct)
+    assert json.loads(state.attrs["done"])["n_images"] == 6
+
+
+def test_one_folder_holds_several_analyses(tmp_path):
+    model, data = models.build(), models.data(4)
+    for analyse in ANALYSES.values():
+        analyse(model, data, checkpoint=tmp_path)
+    names = {path.name.removeprefix("from-draw-0.").removesuffix(".part.nc") for path in tmp_path.iterdir()}
+    assert names == set(ANALYSES)
+
+
+def other_weights(model):
+    with torch.no_grad():
+        model.head.weight[0, 0] += 1
+    return model
+
+
+@pytest.mark.parametrize(
+    ("model", "data", "options", "words"),
+    [
+        (other_weights(models.build()), models.data(9), {}, "weights_sha256 was"),
+        (
+            models.build(dtype=torch.float32),
+            models.data(9),
+            {},
+            "weights_sha256 .*; dtype was 'float64' and is 'float32'",
+        ),
+        (models.build(), models.data(9), {"seed": 1}, "options.seed was 0 and is 1"),
+        (models.build(), models.data(9), {"n_draws": 3}, "options.n_draws was 2 and is 3"),
+        (models.build(), (models.images(9, seed=5), models.labels(9)), {}, "first_image was"),
+        (models.build(), (models.images(9, (3, 8, 8)), models.labels(9)), {}, r"input_shape was \[3, 6, 6\]"),
+    ],
+)
+def test_another_run_is_refused(tmp_path, always_saved, model, data, options, words):
+    def analyse(model, data, n_draws=2, seed=0):
+        batches = Batches(data, 2)
+        return rl.Deletion(model).analyze(
+            batches, n_deleted=[1, 2], n_draws=n_draws, seed=seed, checkpoint=tmp_path, **QUIET
+        )
+
+    expected = analyse(models.build(), models.data(9))
+    with pytest.raises(
+        ValueError, match=rf"random_deletion\.part\.nc' is of another run: {words}.* Delete it to begin"
+    ):
+        analyse(model, data, **options)
+    check_identical(analyse(models.build(), models.data(9)), expected)  # nothing was lost
+
+
+def test_data_that_has_grown_is_another_run(tmp_path):
+    model, (inputs, targets) = models.build(), models.data(6)
+    rl.Deletion(model).analyze((inputs[:4], targets[:4]), checkpoint=tmp_path, **QUIET)
+    with pytest.raises(ValueError, match="is of another run: n_images was 4 and is 6"):
+        rl.Deletion(model).analyze((inputs, targets), checkpoint=tmp_path, **QUIET)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_images_of_half_precision(dtype, tmp_path):
+    inputs, targets = models.data(4)
+    result = rl.Deletion(models.build()).analyze((inputs.to(dtype), targets), checkpoint=tmp_path, **QUIET)
+    assert int(result.total) == 4
+
+
+def test_options_without_effect_may_change(tmp_path):
+    model, data = models.build(), models.data(5)
+    first = rl.Deletion(model).analyze(data, checkpoint=tmp_path, **QUIET)
+    again = rl.Deletion(model).analyze(data, checkpoint=tmp_path, perturbations_per_eval=1, **QUIET)
+    np.testing.assert_array_equal(again.correct, first.correct)
+
+
+def test_data_in_another_order_is_refused(tmp_path, always_saved):
+    model, (inputs, targets) = models.build(), models.data(8)
+    with pytest.raises(Stop):
+        rl.Deletion(model).analyze(Batches((inputs, targets), 2, 2), checkpoint=tmp_path, **QUIET)
+    shuffled = inputs[[0, 3, 2, 1, *range(4, 8)]], targets
+    with pytest.raises(ValueError, match="in the order in which 4 images were done, got another one"):
+        rl.Deletion(model).analyze(Batches(shuffled, 2), checkpoint=tmp_path, **QUIET)
+    shorter = Batches((inputs[:1], targets[:1]), 2)
+    with pytest.raises(ValueError, match="in which 4 images were done, got fewer images"):
+        rl.Deletion(model).analyze(shorter, checkpoint=tmp_path, **QUIET)
+
+
+def test_a_damaged_file_is_refused(tmp_path):
+    model, data = models.build(), models.data(4)
+    rl.Deletion(model).analyze(data, checkpoint=tmp_path, **QUIET)
+    path = tmp_path / "deletion.part.nc"
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(ValueError, match=r"deletion\.part\.nc' cannot be read: .* Delete it to begin anew"):
+        rl.Deletion(model).analyze(data, checkpoint=tmp_path, **QUIET)
+    rl.save(xr.Dataset({"a": 1}), path)
+    with pytest.raises(ValueError, match="cannot be read: 'fingerprint' Delete it"):
+        rl.Deletion(model).analyze(data, checkpoint=tmp_path, **QUIET)
+
+
+def test_a_failed_write_leaves_what_was_there(tmp_path, always_saved, monkeypatch):
+    model, data = models.build(), models.data(9)
+    expected = rl.Deletion(model).analyze(Batches(data, 2), **QUIET)
+    written = []
+
+    def save(dataset, path):
+        written.append(path)
+        if len(written) == 3:
+            raise OSError(28, "No space left on device")
+        storage.save(dataset, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("resnet_lesion.runs.checkpoint.storage", type("Full", (), {"save": save, "open": storage.open}))
+        with pytest.raises(OSError, match="No space left"):
+            rl.Deletion(model).analyze(Batches(data, 2), checkpoint=tmp_path, **QUIET)
+    assert json.loads(rl.open(tmp_path / "deletion.part.nc").attrs["done"])["n_images"] == 4
+    check_identical(rl.Deletion(model).analyze(Batches(data, 2), checkpoint=tmp_path, **QUIET), expected)
+
+
+@pytest.mark.parametrize(("trials", "midway"), [(3, 1), pytest.param(20, 5, marks=pytest.mark.sweep)])
+def test_killed_at_random_points_it_goes_on(tmp_path, trials, midway):
+    """So many runs, each killed by SIGKILL at a random point and started again: every time the same Dataset."""
+    script = Path(__file__).parents[1] / "helpers" / "kill_and_resume.py"
+    result = subprocess.run(
+        [sys.executable, str(script), str(tmp_path), str(trials)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    killed = json.loads(result.stdout)
+    assert [trial["identical"] for trial in killed] == [True] * trials
+    assert sum(trial["done"] > 0 for trial in killed) >= midway, "most should be killed when something had been done"
+
+
+@pytest.mark.parametrize("name", ANALYSES)
+def test_images_that_are_left_out_change_nothing(name):
+    analyse, model, (inputs, targets) = ANALYSES[name], models.build(), models.data(8)
+    expected = analyse(model, (inputs, targets))
+    more_inputs = torch.cat([inputs[:3], torch.zeros(2, 3, 6, 6, dtype=torch.float64), inputs[3:]])
+    more_targets = torch.cat([targets[:3], torch.full((2,), LEFT_OUT), targets[3:]])
+    found = analyse(model, [(more_inputs, more_targets)])
+    assert (int(found.total), int(found.skipped)) == (8, 2)
+    assert (int(expected.total), int(expected.skipped)) == (8, 0)
+    if "sample" in found.dims:
+        assert found.sample_sum_gradient_norm.isel(sample=[3, 4]).isnull().all()
+        found = found.isel(sample=[0, 1, 2, *range(5, 10)]).assign_coords(sample=range(8))
+    xr.testing.assert_allclose(found.drop_vars("skipped"), expected.drop_vars("skipped"), rtol=1e-12, atol=1e-14)
+    if "correct" in found:
+        np.testing.assert_array_equal(found.correct, expected.correct)
+        np.testing.assert_array_equal(found.agreeing, expected.agreeing)
+
+
+def test_the_score_of_images_that_are_left_out(tmp_path):
+    model, (inputs, targets) = models.build(), models.data(4)
+    expected = rl.PathGradient(model).analyze((inputs, targets), objective="score", **QUIET)
+    data = torch.cat([inputs, inputs[:1]]), torch.cat([targets, torch.tensor([LEFT_OUT])])
+    found = rl.PathGradient(model).analyze(data, objective="score", **QUIET)
+    np.testing.assert_allclose(found.sum_gradient_norm, expected.sum_gradient_norm, rtol=1e-12)
+
+
+def test_no_image_to_count():
+    inputs, _ = models.data(3)
+    with pytest.raises(ValueError, match="got none: 3 are left out, as their label is -100"):
+        rl.Deletion(models.build()).analyze((inputs, torch.full((3,), LEFT_OUT)), **QUIET)
+    with pytest.raises(
+        ValueError, match="expected images in shard 3 of 4, got none: there are fewer images than shards"
+    ):
+        rl.Deletion(models.build()).analyze(models.data(3), shard=(3, 4), **QUIET)
+
+
+def test_progress_counts_a_shards_images(capsys):
+    rl.Deletion(models.build()).analyze(models.data(10), shard=(1, 3))
+    assert "3/3" in capsys.readouterr().err
