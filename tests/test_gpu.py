@@ -10,7 +10,7 @@ from helpers.models import CASES, build, data
 
 import resnet_lesion as rl
 from resnet_lesion.runs import run as run_module
-from resnet_lesion.runs.data import LEFT_OUT
+from resnet_lesion.runs.data import IGNORE_INDEX
 
 pytestmark = pytest.mark.gpu
 QUIET = {"show_progress": False}
@@ -41,7 +41,7 @@ def test_counts_and_gradients_agree_with_the_cpu(name):
 def test_a_run_goes_on_and_is_merged_on_the_device(name, tmp_path, monkeypatch):
     monkeypatch.setattr(run_module, "_SECONDS", 0.0)
     analyse, model, (inputs, targets) = ANALYSES[name], models.build().cuda(), models.data(11)
-    targets[4] = LEFT_OUT
+    targets[4] = IGNORE_INDEX
     on_device = inputs.cuda(), targets.cuda()
     expected = analyse(model, Batches(on_device, 3))
     assert (int(expected.total), int(expected.skipped)) == (10, 1)

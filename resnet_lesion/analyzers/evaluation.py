@@ -18,7 +18,7 @@ from resnet_lesion.network.orders import DELETED, IntArray, as_orders, whole
 from resnet_lesion.network.residual_network import ResidualNetwork, Trace, require_logits, wrap
 from resnet_lesion.results.lesions import Counts, lesion_dataset, order_variable
 from resnet_lesion.results.provenance import array_hash, layer_coords
-from resnet_lesion.runs.data import LEFT_OUT, Data
+from resnet_lesion.runs.data import IGNORE_INDEX, Data
 from resnet_lesion.runs.executors import Executor, over_shards
 from resnet_lesion.runs.run import Run
 from resnet_lesion.runs.shards import ShardLike
@@ -153,8 +153,8 @@ class _Tally:
         self.loss = torch.zeros(n_rows, dtype=torch.float64, device=device)
 
     def add(self, outputs: Iterable[tuple[Tensor, Tensor]], targets: Tensor) -> None:
-        """Count the outputs (n_rows, n, n_classes) of some rows; targets may be LEFT_OUT."""
-        counted = targets != LEFT_OUT
+        """Count the outputs (n_rows, n, n_classes) of some rows; targets may be IGNORE_INDEX."""
+        counted = targets != IGNORE_INDEX
         classes = targets.clamp(min=0)
         predictions = torch.empty(len(self.loss), len(targets), dtype=torch.int64, device=targets.device)
         for logits, rows in outputs:
@@ -162,7 +162,7 @@ class _Tally:
             predictions[rows] = logits.argmax(2).where(~logits.isnan().any(2), _NOTHING)
             logits = logits if logits.dtype == torch.float64 else logits.float()
             losses = F.cross_entropy(
-                logits.flatten(0, 1), targets.repeat(len(rows)), reduction="none", ignore_index=LEFT_OUT
+                logits.flatten(0, 1), targets.repeat(len(rows)), reduction="none", ignore_index=IGNORE_INDEX
             )
             self.loss[rows] += losses.reshape(len(rows), -1).sum(1, dtype=torch.float64)
         self.total_by_class.index_add_(0, classes, counted.long())

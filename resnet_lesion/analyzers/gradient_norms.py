@@ -25,7 +25,7 @@ from resnet_lesion.results.gradients import over_draws
 from resnet_lesion.results.statistics import standard_error
 from resnet_lesion.results.variables import variable
 from resnet_lesion.runs.checkpoint import Totals
-from resnet_lesion.runs.data import LEFT_OUT
+from resnet_lesion.runs.data import IGNORE_INDEX
 from resnet_lesion.runs.run import Images, Run
 
 ObjectiveName = Literal["cross_entropy", "score"]
@@ -95,18 +95,18 @@ class Measurement:
         for inputs, targets in images.batches(totals, trace.output.shape[-1]):
             for start in range(0, len(inputs), step):
                 chosen, labels = self.network.to_device(inputs[start : start + step]), targets[start : start + step]
-                yield Piece(chosen, self._objective(labels), labels != LEFT_OUT, max(1, capacity // len(chosen)))
+                yield Piece(chosen, self._objective(labels), labels != IGNORE_INDEX, max(1, capacity // len(chosen)))
                 images.progress.update(len(chosen))
 
     def _objective(self, labels: Tensor) -> Objective:
         if self.objective == "score":
-            counts, classes = labels != LEFT_OUT, labels.clamp(min=0)
+            counts, classes = labels != IGNORE_INDEX, labels.clamp(min=0)
             return lambda logits: logits.gather(1, classes[:, None])[:, 0].where(counts, 0.0)
 
         def cross_entropy(logits: Tensor) -> Tensor:
             # in half precision softmax rounds a confident prediction's gradient away
             logits = logits if logits.dtype == torch.float64 else logits.float()
-            return F.cross_entropy(logits, labels, reduction="none", ignore_index=LEFT_OUT)
+            return F.cross_entropy(logits, labels, reduction="none", ignore_index=IGNORE_INDEX)
 
         return cross_entropy
 

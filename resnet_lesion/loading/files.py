@@ -13,7 +13,7 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from resnet_lesion.loading.loaders import SMALL
-from resnet_lesion.runs.data import LEFT_OUT
+from resnet_lesion.runs.data import IGNORE_INDEX
 
 TRAINING_SPLITS = ("train", "training")
 
@@ -109,7 +109,7 @@ class Files(Dataset[tuple[Any, int]]):
                     f"the image {name!r} cannot be read: {error}. Mend or delete it, or leave such images out with "
                     "--skip-unreadable."
                 ) from error
-            image, label = Image.new("RGB", (SMALL, SMALL)), LEFT_OUT
+            image, label = Image.new("RGB", (SMALL, SMALL)), IGNORE_INDEX
         return image if self.transform is None else self.transform(image), label
 
 

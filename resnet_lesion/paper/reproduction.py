@@ -27,7 +27,7 @@ from resnet_lesion.network.isolation import isolated
 from resnet_lesion.paper.claims import claims
 from resnet_lesion.paper.comparison import compare
 from resnet_lesion.results import storage
-from resnet_lesion.runs.data import LEFT_OUT, Data, batches
+from resnet_lesion.runs.data import IGNORE_INDEX, Data, batches
 from resnet_lesion.training.loop import train
 from resnet_lesion.training.recipe import Recipe
 
@@ -232,7 +232,7 @@ def _right(model: nn.Module, images: Data, device: torch.device) -> NDArray[np.b
     with isolated(model), torch.no_grad():
         for inputs, targets in batches(images):
             correct = (model(inputs.to(device)).argmax(1) == targets.to(device)).cpu()
-            right.append(correct[(targets != LEFT_OUT).cpu()])
+            right.append(correct[(targets != IGNORE_INDEX).cpu()])
     return torch.cat(right).numpy()
 
 

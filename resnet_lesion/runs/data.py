@@ -15,8 +15,8 @@ Data: TypeAlias = Batch | Iterable[Any]
 """A tuple ``(inputs, targets)``, or an iterable of batches such as a DataLoader or timm's loader."""
 
 
-LEFT_OUT = -100
-"""The label of an image that is not to be counted, such as one that cannot be read; as in torch's cross-entropy."""
+IGNORE_INDEX = -100
+"""The label of an image that is not to be counted, such as one that cannot be read; as torch's cross-entropy has it."""
 
 
 _EXPECTED = "expected data as a tuple (inputs, targets) of tensors or an iterable of such batches"
@@ -52,7 +52,7 @@ def is_one_batch(data: Data) -> bool:
 
 def defects(inputs: Tensor, targets: Tensor, n_classes: int) -> Tensor:
     """Tell, without synchronising, whether (non-finite inputs, labels out of range) are among a batch; (2,) bool."""
-    out_of_range = ((targets < 0) & (targets != LEFT_OUT) | (targets >= n_classes)).any()
+    out_of_range = ((targets < 0) & (targets != IGNORE_INDEX) | (targets >= n_classes)).any()
     # the labels may be on another device than the images
     return torch.stack([~torch.isfinite(inputs).all(), out_of_range.to(inputs.device, non_blocking=True)])
 

@@ -24,7 +24,7 @@ from resnet_lesion.network.residual_network import ResidualNetwork
 from resnet_lesion.results.provenance import image_digest, origin
 from resnet_lesion.results.variables import provenance, variable
 from resnet_lesion.runs.checkpoint import Checkpoint, Done, Totals, fingerprint
-from resnet_lesion.runs.data import LEFT_OUT, Batch, Data, defects, describe, length, refuse_defects
+from resnet_lesion.runs.data import IGNORE_INDEX, Batch, Data, defects, describe, length, refuse_defects
 from resnet_lesion.runs.reading import Reading, behind, in_batches_of
 from resnet_lesion.runs.shards import ShardLike, as_shard
 
@@ -163,8 +163,8 @@ class Images:
                 refuse_defects(flags, n_classes)
             found |= flags.to(device, non_blocking=True)
             labels = targets.to(device, non_blocking=True)
-            counts = labels != LEFT_OUT
-            yield inputs, labels.clamp(0, n_classes - 1).where(counts, LEFT_OUT)
+            counts = labels != IGNORE_INDEX
+            yield inputs, labels.clamp(0, n_classes - 1).where(counts, IGNORE_INDEX)
             counted += counts.sum()
             left_out += (~counts).sum()
             n_images, last = n_images + len(inputs), (inputs[-1:], targets[-1:])
@@ -178,7 +178,7 @@ class Images:
             if not int(left_out):
                 raise ValueError(f"expected images in shard {i} of {n}, got none: there are fewer images than shards.")
             raise ValueError(
-                f"expected images to count, got none: {int(left_out)} are left out, as their label is {LEFT_OUT}"
+                f"expected images to count, got none: {int(left_out)} are left out, as their label is {IGNORE_INDEX}"
                 + (f", and shard {i} of {n} has no other." if n > 1 else ".")
             )
         if self._checkpoint and last:

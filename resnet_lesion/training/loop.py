@@ -23,7 +23,7 @@ from resnet_lesion.network.residual_network import ResidualNetwork, wrap
 from resnet_lesion.results.provenance import layer_coords, origin
 from resnet_lesion.results.storage import whole_file
 from resnet_lesion.results.variables import provenance, variable
-from resnet_lesion.runs.data import LEFT_OUT, Data, batches, is_one_batch, refuse_one_shot
+from resnet_lesion.runs.data import IGNORE_INDEX, Data, batches, is_one_batch, refuse_one_shot
 from resnet_lesion.training.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -228,7 +228,7 @@ class _Run:
                 output = model(self._network.to_device(inputs)).float()
                 loss += F.cross_entropy(output, targets, reduction="sum")
                 correct += (output.argmax(1) == targets).sum()
-                total += (targets != LEFT_OUT).sum()
+                total += (targets != IGNORE_INDEX).sum()
         self.curves["validation_loss"].append(float(loss / total))
         self.curves["validation_error"].append(float(1 - correct / total))
 

@@ -16,7 +16,7 @@ from resnet_lesion.loading.files import ZipReader
 from resnet_lesion.loading.images import Source, class_names, described, open_images
 from resnet_lesion.loading.loaders import choose_samples, subset_loader
 from resnet_lesion.loading.models import load_weights, save_weights, untrained
-from resnet_lesion.runs.data import LEFT_OUT
+from resnet_lesion.runs.data import IGNORE_INDEX
 
 CPU = torch.device("cpu")
 
@@ -91,7 +91,7 @@ def test_a_damaged_zip_file(archive):
     content[middle : middle + 20] = b"x" * 20
     archive.write_bytes(content)
     dataset = open_images(str(archive), "train", skip_unreadable=True)
-    assert [label for _, label in dataset].count(LEFT_OUT) == 1
+    assert [label for _, label in dataset].count(IGNORE_INDEX) == 1
     with pytest.raises(OSError, match="cannot be read: Bad CRC-32"):
         [*open_images(str(archive), "train")]
 

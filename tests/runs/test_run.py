@@ -14,7 +14,7 @@ from helpers.analyses import ANALYSES, QUIET, Batches, Stop, check_identical
 
 import resnet_lesion as rl
 from resnet_lesion.results import storage
-from resnet_lesion.runs.data import LEFT_OUT
+from resnet_lesion.runs.data import IGNORE_INDEX
 
 
 @pytest.mark.parametrize("name", ANALYSES)
@@ -202,7 +202,7 @@ def test_images_that_are_left_out_change_nothing(name):
     analyse, model, (inputs, targets) = ANALYSES[name], models.build(), models.data(8)
     expected = analyse(model, (inputs, targets))
     more_inputs = torch.cat([inputs[:3], torch.zeros(2, 3, 6, 6, dtype=torch.float64), inputs[3:]])
-    more_targets = torch.cat([targets[:3], torch.full((2,), LEFT_OUT), targets[3:]])
+    more_targets = torch.cat([targets[:3], torch.full((2,), IGNORE_INDEX), targets[3:]])
     found = analyse(model, [(more_inputs, more_targets)])
     assert (int(found.total), int(found.skipped)) == (8, 2)
     assert (int(expected.total), int(expected.skipped)) == (8, 0)
@@ -218,7 +218,7 @@ def test_images_that_are_left_out_change_nothing(name):
 def test_the_score_of_images_that_are_left_out(tmp_path):
     model, (inputs, targets) = models.build(), models.data(4)
     expected = rl.PathGradient(model).analyze((inputs, targets), objective="score", **QUIET)
-    data = torch.cat([inputs, inputs[:1]]), torch.cat([targets, torch.tensor([LEFT_OUT])])
+    data = torch.cat([inputs, inputs[:1]]), torch.cat([targets, torch.tensor([IGNORE_INDEX])])
     found = rl.PathGradient(model).analyze(data, objective="score", **QUIET)
     np.testing.assert_allclose(found.sum_gradient_norm, expected.sum_gradient_norm, rtol=1e-12)
 
@@ -226,7 +226,7 @@ def test_the_score_of_images_that_are_left_out(tmp_path):
 def test_no_image_to_count():
     inputs, _ = models.data(3)
     with pytest.raises(ValueError, match="got none: 3 are left out, as their label is -100"):
-        rl.Deletion(models.build()).analyze((inputs, torch.full((3,), LEFT_OUT)), **QUIET)
+        rl.Deletion(models.build()).analyze((inputs, torch.full((3,), IGNORE_INDEX)), **QUIET)
     with pytest.raises(
         ValueError, match="expected images in shard 3 of 4, got none: there are fewer images than shards"
     ):
