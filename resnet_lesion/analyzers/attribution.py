@@ -1,4 +1,4 @@
-"""What the Captum side of Deletion and Reorder shares: one image's score, and how much of it a lesion costs."""
+"""The analyzers' Captum side: an image's score, what a lesion costs of it, and its gradients by path length."""
 
 from __future__ import annotations
 
@@ -9,21 +9,39 @@ from typing import Any, TypeAlias, TypeVar
 
 import torch
 from captum._utils.common import _select_targets
+from captum.attr._utils.attribution import Attribution
 from captum.log import log_usage
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
-from resnet_lesion.engines.chunking import Chunks, check_fit, of_images, piece
+from resnet_lesion.engines.chunking import Chunks, rows_of, slice_batch
 from resnet_lesion.engines.linearization import Linearization
-from resnet_lesion.engines.memory import gradient_budget, gradient_bytes
+from resnet_lesion.engines.memory import gradient_capacity
 from resnet_lesion.network.orders import IntArray, whole
-from resnet_lesion.network.residual_network import ResidualNetwork
+from resnet_lesion.network.residual_network import ResidualNetwork, wrap
+from resnet_lesion.network.shapes import check_fit
 
 TargetType: TypeAlias = int | tuple[int, ...] | Tensor | list[int] | list[tuple[int, ...]] | None
 """Captum's target: a class for all images, one for each, or None if the model returns one score per image."""
 
 
 _F = TypeVar("_F", bound=Callable[..., object])
+
+
+class BlockAttribution(Attribution):  # type: ignore[misc]  # Captum ships no types
+    """One of Captum's algorithms on a model whose residual blocks are known; Captum's own base comes behind it.
+
+    Args:
+        model: A model with known residual blocks.
+
+    Attributes:
+        network: The network made of it.
+    """
+
+    def __init__(self, model: nn.Module | ResidualNetwork) -> None:
+        """Take the model to analyse, as the class says."""  # or help() would show Captum's
+        self.network = wrap(model)
+        super().__init__(self.network.model)
 
 
 def captum_algorithm(attribute: _F) -> _F:
@@ -61,7 +79,7 @@ def score_lost(
         torch.no_grad(),
         tqdm(total=len(orders) + 1, unit="lesion", disable=not show_progress, desc="lesions") as progress,
     ):
-        trace = network.trace(*piece(0, 1, inputs, *extra))
+        trace = network.trace(*slice_batch(slice(1), inputs, *extra))
         check_fit(network, orders, trace)
         rows = torch.cat([torch.as_tensor(whole(len(network)))[None], torch.as_tensor(orders)]).numpy()
         chunks = Chunks(network, rows, trace, perturbations_per_eval)
@@ -151,21 +169,20 @@ def carry_by_length(
     """
     x, extra, parts = single_input(inputs), forward_args(additional_forward_args), list[Tensor]()
     with network.isolated():
-        first = slice(1)
-        size = gradient_bytes(network.trace(x[first], *(of_images(arg, first, len(x)) for arg in extra)))
-        n_images = max(1, gradient_budget(network, memory_limit) // (size * (max_length + 1)))
+        trace = network.trace(*slice_batch(slice(1), x, *extra))
+        n_images = max(1, gradient_capacity(network, trace, memory_limit) // (max_length + 1))
         for start in range(0, len(x), n_images):
             chosen = slice(start, start + n_images)
+            some, *args = slice_batch(chosen, x, *extra)
             linear = Linearization(
                 network,
-                network.to_device(x[chosen]),
+                network.to_device(some),
                 partial(select_score, target=_targets_of(target, chosen, len(x))),
-                tuple(of_images(arg, chosen, len(x)) for arg in extra),
+                tuple(args),
                 max_length + 1,
             )
             ((_, gradients),) = deque(linear.by_length(max_length, wrt or 0), maxlen=1)
-            gradients = gradients if wrt is not None else linear.before(0, gradients)
-            parts.append(reduce(gradients / linear.scale))
+            parts.append(reduce(linear.to_wrt(wrt, gradients) / linear.scale))
     return torch.cat(parts)
 
 
@@ -183,4 +200,4 @@ def wrt_block(network: ResidualNetwork, wrt: str | None) -> int | None:
 
 def _targets_of(target: TargetType, chosen: slice, n: int) -> Any:
     """Return the targets of some of the n images; a list, too, has one for each."""
-    return target[chosen] if isinstance(target, list) and len(target) == n else of_images(target, chosen, n)
+    return target[chosen] if isinstance(target, list) and len(target) == n else rows_of(target, chosen, n)

@@ -10,7 +10,7 @@ import torch
 import xarray as xr
 from torch import Tensor, nn
 
-from resnet_lesion.analyzers.gradient_norms import Measurement, ObjectiveName, Piece
+from resnet_lesion.analyzers.gradient_norms import GradientOptions, Microbatch, ObjectiveName, microbatches
 from resnet_lesion.blocks.block import Block
 from resnet_lesion.engines.linearization import at_output, in_range
 from resnet_lesion.network.residual_network import ResidualNetwork, wrap
@@ -18,7 +18,7 @@ from resnet_lesion.results.provenance import layer_coords
 from resnet_lesion.results.variables import variable
 from resnet_lesion.runs.data import Data
 from resnet_lesion.runs.executors import Executor, over_shards
-from resnet_lesion.runs.run import Run
+from resnet_lesion.runs.run import Run, RunOptions
 from resnet_lesion.runs.shards import ShardLike
 
 
@@ -52,6 +52,7 @@ class BlockStatistics:
     """
 
     def __init__(self, model: nn.Module | ResidualNetwork) -> None:
+        """Take the model to analyse, as the class says."""
         self.network = wrap(model)
 
     @over_shards
@@ -98,26 +99,19 @@ class BlockStatistics:
         """
         network = self.network
         network.require_skips()
-        run = Run(
-            network,
-            data,
-            "block_statistics",
-            "Statistics of the residual blocks",
-            {"objective": objective},
-            shard=shard,
-            checkpoint=checkpoint,
-            show_progress=show_progress,
-        )
+        how: RunOptions = {"shard": shard, "checkpoint": checkpoint, "show_progress": show_progress}
+        title, options = "Statistics of the residual blocks", {"objective": objective}
+        run = Run(network, "block_statistics", title, options, **how)
         sums = torch.zeros(3, len(network), dtype=torch.float64, device=network.device)
-        with run.images("block statistics") as images:
-            for piece in Measurement(run, objective).pieces(images, {"sums": sums}, len(network)):
-                sums += _statistics(network, piece, -1 if objective == "score" else 1)
+        with run.images(data) as images:
+            for batch in microbatches(images, {"sums": sums}, GradientOptions(objective), len(network)):
+                sums += _statistics(network, batch, -1 if objective == "score" else 1)
         names = {
             "branch_to_skip_ratio": "norm of the branch over norm of the skip",
             "input_output_cosine": "cosine of the block's input and output",
             "update_gradient_cosine": "cosine of the block's update and the negative gradient",
         }
-        means = (sums / run.total).cpu().numpy()
+        means = (sums / images.seen.total).cpu().numpy()
         dataset = xr.Dataset(
             {
                 name: variable(("layer",), values, long_name, over_images="mean")
@@ -125,10 +119,10 @@ class BlockStatistics:
             },
             coords=layer_coords(network),
         )
-        return run.finish(dataset)
+        return run.finish(dataset, images.seen)
 
 
-def _statistics(network: ResidualNetwork, piece: Piece, sign: int) -> Tensor:
+def _statistics(network: ResidualNetwork, piece: Microbatch, sign: int) -> Tensor:
     """Return the sums over the images, (3, n_blocks)."""
     residuals: list[Tensor] = []
     ends: list[tuple[Tensor, Tensor]] = []  # inputs and outputs

@@ -8,16 +8,13 @@ from collections.abc import Iterable
 import numpy as np
 import xarray as xr
 from captum.attr._utils.attribution import PerturbationAttribution
-from torch import Tensor, nn
+from torch import Tensor
 
-from resnet_lesion.analyzers.attribution import TargetType, captum_algorithm, score_lost
-from resnet_lesion.analyzers.evaluation import count
+from resnet_lesion.analyzers.attribution import BlockAttribution, TargetType, captum_algorithm, score_lost
+from resnet_lesion.analyzers.sweep import SweepOptions, sweep
 from resnet_lesion.checks import as_counts, as_positive
 from resnet_lesion.network.orders import DELETED, delete_each, delete_random
 from resnet_lesion.network.paths import remaining_fraction
-from resnet_lesion.network.residual_network import ResidualNetwork, wrap
-from resnet_lesion.results.lesions import lesion_dataset
-from resnet_lesion.results.provenance import layer_coords
 from resnet_lesion.results.variables import variable
 from resnet_lesion.runs.data import Data
 from resnet_lesion.runs.executors import Executor, over_shards
@@ -25,7 +22,7 @@ from resnet_lesion.runs.run import Run, RunOptions
 from resnet_lesion.runs.shards import ShardLike
 
 
-class Deletion(PerturbationAttribution):  # type: ignore[misc]  # Captum ships no types
+class Deletion(BlockAttribution, PerturbationAttribution):  # type: ignore[misc]  # Captum ships no types
     r"""Delete residual blocks at test time: the branch goes, the skip stays.
 
     A block with shortcut :math:`S_i`, branch :math:`F_i` and post :math:`P_i` (a ReLU, or nothing) changes from
@@ -51,11 +48,6 @@ class Deletion(PerturbationAttribution):  # type: ignore[misc]  # Captum ships n
         >>> deletion.attribute(inputs, target=targets).shape
         torch.Size([4, 8])
     """
-
-    def __init__(self, model: nn.Module | ResidualNetwork) -> None:
-        """Take the model to analyse, as the class says."""  # or help() would show Captum's
-        self.network = wrap(model)
-        super().__init__(self.network.model)
 
     @over_shards
     def analyze(
@@ -110,27 +102,23 @@ class Deletion(PerturbationAttribution):  # type: ignore[misc]  # Captum ships n
             (('n_deleted', 'draw'), [[1, 1, 1], [4, 4, 4]])
         """
         network, n = self.network, len(self.network)
-        options: dict[str, object] = {"by_class": by_class, "perturbations_per_eval": perturbations_per_eval}
+        counting: SweepOptions = {"by_class": by_class, "perturbations_per_eval": perturbations_per_eval}
         how: RunOptions = {"shard": shard, "checkpoint": checkpoint, "show_progress": show_progress}
         if n_deleted is None:
             title = "Error with each residual block deleted alone"
-            run = Run(network, data, "deletion", title, {"n_deleted": None, **options}, **how)
-            counts = count(run, delete_each(n), perturbations_per_eval)
-            dataset = lesion_dataset(counts, ("layer",), {"layer": network.layers}, by_class=by_class)
-            return run.finish(dataset.assign_coords(layer_coords(network)))
+            run = Run(network, "deletion", title, {"n_deleted": None, **counting}, **how)
+            each = {"layer": network.layers}
+            return run.finish(*sweep(run, data, delete_each(n), each, layers_along="layer", **counting))
         numbers, n_draws = as_counts("n_deleted", n_deleted, 0, n), as_positive("n_draws", n_draws)
-        options = {"n_deleted": numbers, "n_draws": n_draws, "seed": seed, **options}
         rows = np.stack([delete_random(n, k, seed=seed, draw=draw) for k in numbers for draw in range(n_draws)])
-        run = Run(
-            network, data, "random_deletion", "Error with random subsets of residual blocks deleted", options, **how
-        )
-        counts = count(run, rows, perturbations_per_eval)
+        options = {"n_deleted": numbers, "n_draws": n_draws, "seed": seed, **counting}
+        run = Run(network, "random_deletion", "Error with random subsets of residual blocks deleted", options, **how)
         coords = {"n_deleted": numbers, "draw": range(n_draws)}
-        dataset = lesion_dataset(counts, ("n_deleted", "draw"), coords, by_class=by_class)
+        dataset, seen = sweep(run, data, rows, coords, layers_along="layer", **counting)
         deleted = (rows == DELETED).reshape(len(numbers), n_draws, n)
         dataset["deleted"] = variable(("n_deleted", "draw", "layer"), deleted, "whether the block is deleted")
         dataset["remaining_fraction"] = remaining_fraction(n, numbers)
-        return run.finish(dataset.assign_coords(layer_coords(network)))
+        return run.finish(dataset, seen)
 
     @captum_algorithm
     def attribute(

@@ -9,14 +9,20 @@ from typing import Literal
 
 import xarray as xr
 from captum.attr._utils.attribution import GradientAttribution
-from torch import Tensor, nn
+from torch import Tensor
 
-from resnet_lesion.analyzers.attribution import TargetType, captum_algorithm, carry_by_length, single_input, wrt_block
+from resnet_lesion.analyzers.attribution import (
+    BlockAttribution,
+    TargetType,
+    captum_algorithm,
+    carry_by_length,
+    single_input,
+    wrt_block,
+)
 from resnet_lesion.analyzers.gradient_norms import ObjectiveName, norms_of
 from resnet_lesion.analyzers.path_gradient import PathGradient
 from resnet_lesion.checks import as_positive
 from resnet_lesion.network.paths import path_fraction
-from resnet_lesion.network.residual_network import ResidualNetwork, wrap
 from resnet_lesion.results.gradients import effective_of, effective_paths, effective_range, with_origin
 from resnet_lesion.runs.data import Data, refuse_one_shot
 from resnet_lesion.runs.executors import Executor
@@ -24,7 +30,7 @@ from resnet_lesion.runs.executors import Executor
 Method = Literal["sample", "exact", "both"]
 
 
-class EffectivePath(GradientAttribution):  # type: ignore[misc]  # Captum ships no types
+class EffectivePath(BlockAttribution, GradientAttribution):  # type: ignore[misc]  # Captum ships no types
     r"""The effective paths of a residual network: the lengths that carry almost all of its gradient.
 
     The paper multiplies the number of paths of each length k through n blocks with the expected magnitude of one path's
@@ -52,11 +58,6 @@ class EffectivePath(GradientAttribution):  # type: ignore[misc]  # Captum ships 
         >>> effective.attribute(inputs, target=targets, effective=result).shape
         torch.Size([2, 3, 8, 8])
     """
-
-    def __init__(self, model: nn.Module | ResidualNetwork) -> None:
-        """Take the model to analyse, as the class says."""  # or help() would show Captum's
-        self.network = wrap(model)
-        super().__init__(self.network.model)
 
     def analyze(
         self,
@@ -131,6 +132,7 @@ class EffectivePath(GradientAttribution):  # type: ignore[misc]  # Captum ships 
                 raise ValueError(f'expected method "sample", "exact" or "both", got {method!r}.')
             refuse_one_shot(data)
             options |= {"method": method, "objective": objective, "wrt": wrt, "n_draws": n_draws, "rtol": rtol}
+            # the shards are PathGradient's: what is derived here follows from all images
             gradient = PathGradient(self.network)
             sources = [
                 gradient.analyze(

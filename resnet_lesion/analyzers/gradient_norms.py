@@ -17,16 +17,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from resnet_lesion.engines.linearization import Linearization, Objective, full_gradient, path_plan
-from resnet_lesion.engines.memory import gradient_budget, gradient_bytes
+from resnet_lesion.engines.memory import gradient_capacity
 from resnet_lesion.network.orders import DELETED, IntArray
 from resnet_lesion.network.paths import draw_path
-from resnet_lesion.network.residual_network import ResidualNetwork, require_logits
+from resnet_lesion.network.residual_network import ResidualNetwork
 from resnet_lesion.results.gradients import over_draws
 from resnet_lesion.results.statistics import standard_error
 from resnet_lesion.results.variables import variable
 from resnet_lesion.runs.checkpoint import Totals
-from resnet_lesion.runs.data import IGNORE_INDEX
-from resnet_lesion.runs.run import Images, Run
+from resnet_lesion.runs.data import IGNORE_INDEX, Data
+from resnet_lesion.runs.run import Pass, Run, Seen
 
 ObjectiveName = Literal["cross_entropy", "score"]
 
@@ -44,8 +44,35 @@ _FIRST_ROUND = 32
 
 
 @dataclass(frozen=True)
-class Piece:
-    """Some images, as many as memory holds with their gradients.
+class GradientOptions:
+    """How gradients are taken: of what, where, and in how much memory.
+
+    Attributes:
+        objective: What is differentiated.
+        wrt: The block at whose input the gradients are taken, or None for the model's input.
+        memory_limit: Bytes to take at most, roughly; None for what seems right.
+
+    Raises:
+        ValueError: If there is no such objective.
+    """
+
+    objective: ObjectiveName = "cross_entropy"
+    wrt: int | None = None
+    memory_limit: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.objective not in ("cross_entropy", "score"):
+            raise ValueError(f'expected objective "cross_entropy" or "score", got {self.objective!r}.')
+
+    @property
+    def first(self) -> int:
+        """The first block on the paths."""
+        return self.wrt or 0
+
+
+@dataclass(frozen=True)
+class Microbatch:
+    """Some images of a batch, as many as memory holds with their gradients.
 
     Attributes:
         inputs: (n, ...) on the model's device.
@@ -60,69 +87,37 @@ class Piece:
     capacity: int
 
 
-class Measurement:
-    """How gradients are measured over a run's images.
+def microbatches(images: Pass, totals: Totals, options: GradientOptions, n_gradients: int) -> Iterator[Microbatch]:
+    """Go through the images, as many at a time as memory holds with their gradients.
 
     Args:
-        run: The run.
-        objective: What is differentiated.
-        wrt: The block at whose input the gradients are measured, or None for the model's input.
-        memory_limit: Bytes to take at most, roughly; None for what seems right.
+        images: The pass over them.
+        totals: What is added up.
+        options: How the gradients are taken.
+        n_gradients: How many gradients are wanted at once for each image.
+
+    Raises:
+        ValueError: If the model returns no logits, or the run is a share of the lesions.
     """
-
-    def __init__(
-        self, run: Run, objective: ObjectiveName, wrt: int | None = None, memory_limit: int | None = None
-    ) -> None:
-        if objective not in ("cross_entropy", "score"):
-            raise ValueError(f'expected objective "cross_entropy" or "score", got {objective!r}.')
-        if run.shard.lesions != (0, 1):
-            raise ValueError(f"expected a shard of the images only, as there are no lesions, got {run.shard}.")
-        self.run, self.network, self.objective, self.wrt = run, run.network, objective, wrt
-        self._memory_limit = memory_limit
-
-    def pieces(self, images: Images, totals: Totals, n_gradients: int) -> Iterator[Piece]:
-        """Go through the images in pieces.
-
-        Args:
-            images: The pass over them.
-            totals: What is added up.
-            n_gradients: How many gradients are wanted at once for each image.
-        """
-        trace = self.network.trace(images.first)
-        require_logits(trace)
-        capacity = max(1, gradient_budget(self.network, self._memory_limit) // gradient_bytes(trace))
-        step = max(1, capacity // n_gradients)
-        for inputs, targets in images.batches(totals, trace.output.shape[-1]):
-            for start in range(0, len(inputs), step):
-                chosen, labels = self.network.to_device(inputs[start : start + step]), targets[start : start + step]
-                yield Piece(chosen, self._objective(labels), labels != IGNORE_INDEX, max(1, capacity // len(chosen)))
-                images.progress.update(len(chosen))
-
-    def _objective(self, labels: Tensor) -> Objective:
-        if self.objective == "score":
-            counts, classes = labels != IGNORE_INDEX, labels.clamp(min=0)
-            return lambda logits: logits.gather(1, classes[:, None])[:, 0].where(counts, 0.0)
-
-        def cross_entropy(logits: Tensor) -> Tensor:
-            # in half precision softmax rounds a confident prediction's gradient away
-            logits = logits if logits.dtype == torch.float64 else logits.float()
-            return F.cross_entropy(logits, labels, reduction="none", ignore_index=IGNORE_INDEX)
-
-        return cross_entropy
-
-    @property
-    def first(self) -> int:
-        """The first block on the paths."""
-        return self.wrt or 0
-
-    def arrive(self, linear: Linearization, gradients: Tensor) -> Tensor:
-        """Carry gradients from the first block's input to where they are measured."""
-        return gradients if self.wrt is not None else linear.before(0, gradients)
+    network, shard = images.run.network, images.run.shard
+    if shard.lesions != (0, 1):
+        raise ValueError(f"expected a shard of the images only, as there are no lesions, got {shard}.")
+    trace = network.trace(images.first)
+    n_classes, capacity = trace.n_classes, gradient_capacity(network, trace, options.memory_limit)
+    step = max(1, capacity // n_gradients)
+    for inputs, targets in images.batches(totals, n_classes):
+        for start in range(0, len(inputs), step):
+            chosen, labels = network.to_device(inputs[start : start + step]), targets[start : start + step]
+            objective = _objective(options.objective, labels)
+            yield Microbatch(chosen, objective, labels != IGNORE_INDEX, max(1, capacity // len(chosen)))
+            images.progress.update(len(chosen))
 
 
-def exact_norms(measurement: Measurement, lengths: list[int], per_sample: bool) -> xr.Dataset:
+def exact_norms(
+    run: Run, data: Data, options: GradientOptions, lengths: list[int], per_sample: bool
+) -> tuple[xr.Dataset, Seen]:
     """Measure the gradient summed over all paths of each length; see ``PathGradient.analyze`` for the variables."""
-    run, network, first, longest = measurement.run, measurement.network, measurement.first, lengths[-1]
+    network, first, longest = run.network, options.first, lengths[-1]
     n = len(network) - first
     zeros = partial(torch.zeros, dtype=torch.float64, device=network.device)
     by_layer, at_input, of_whole, delta = zeros(n, longest + 1), zeros(longest + 1), zeros(()), zeros(())
@@ -134,19 +129,19 @@ def exact_norms(measurement: Measurement, lengths: list[int], per_sample: bool) 
         "delta": delta,
         "by_image": by_image,
     }
-    with run.images("exact path gradients") as images:
-        for piece in measurement.pieces(images, totals, longest + 1):
-            linear = Linearization(network, piece.inputs, piece.objective, n_gradients=longest + 1)
-            gradients = piece.inputs
+    with run.images(data, "exact path gradients") as images:
+        for batch in microbatches(images, totals, options, longest + 1):
+            linear = Linearization(network, batch.inputs, batch.objective, n_gradients=longest + 1)
+            gradients = batch.inputs
             for i, gradients in linear.by_length(longest, first):
                 norms = norms_of(gradients) / linear.scale
                 by_layer[i - first, : len(norms)] += norms.sum(1)
-            gradients = measurement.arrive(linear, gradients)
+            gradients = linear.to_wrt(options.wrt, gradients)
             norms = norms_of(gradients) / linear.scale
             at_input += norms.sum(1)
             if per_sample:
-                by_image.append(norms.T.where(piece.counts[:, None], torch.nan))
-            whole = full_gradient(network, piece.inputs, piece.objective, (), measurement.wrt)
+                by_image.append(norms.T.where(batch.counts[:, None], torch.nan))
+            whole = full_gradient(network, batch.inputs, batch.objective, (), options.wrt)
             of_whole += norms_of(whole[None]).sum()
             torch.maximum(delta, relative_deviation(gradients.sum(0) / linear.scale, whole).max(), out=delta)
     _require_finite(torch.cat([by_layer.flatten(), at_input, of_whole[None]]), network)
@@ -155,9 +150,11 @@ def exact_norms(measurement: Measurement, lengths: list[int], per_sample: bool) 
             f"the gradients of all path lengths together deviate from the ordinary gradient by {float(delta):.2g} of "
             "it: an adapter is wrong, as network.verify(inputs) and resnet_lesion.testing.check_adapter tell, or the "
             "number type is too coarse.",
-            stacklevel=5,
+            stacklevel=4,
         )
-    table, norms_at_input, norm_of_whole = (total.cpu().numpy() / run.total for total in (by_layer, at_input, of_whole))
+    table, norms_at_input, norm_of_whole = (
+        total.cpu().numpy() / images.seen.total for total in (by_layer, at_input, of_whole)
+    )
     possible = np.arange(longest + 1) <= (n - np.arange(n))[:, None]
     dataset = xr.Dataset(
         {
@@ -186,14 +183,14 @@ def exact_norms(measurement: Measurement, lengths: list[int], per_sample: bool) 
         )
         i, n_shards = run.shard.data
         dataset = dataset.assign_coords(sample=i + n_shards * np.arange(len(image_norms)))
-    return dataset
+    return dataset, images.seen
 
 
 def sampled_norms(
-    measurement: Measurement, lengths: list[int], n_draws: int, rtol: float | None, seed: int
-) -> xr.Dataset:
+    run: Run, data: Data, options: GradientOptions, lengths: list[int], n_draws: int, rtol: float | None, seed: int
+) -> tuple[xr.Dataset, Seen]:
     """Measure the gradients of random paths of each length; see ``PathGradient.analyze`` for the variables."""
-    n = len(measurement.network) - measurement.first
+    n = len(run.network) - options.first
     norms = np.full((len(lengths), n_draws), np.nan)
     paths = np.zeros((len(lengths), n_draws, n), dtype=bool)
     done, open_lengths = 0, lengths
@@ -202,7 +199,8 @@ def sampled_norms(
         for k in open_lengths:
             paths[k, done:stop] = [draw_path(n, k, seed=seed, draw=draw) for draw in range(done, stop)]
         wanted = paths[open_lengths, done:stop].reshape(-1, n)
-        norms[open_lengths, done:stop] = _path_norms(measurement, wanted, done).reshape(len(open_lengths), stop - done)
+        means, seen = _path_norms(run, data, options, wanted, done)
+        norms[open_lengths, done:stop] = means.reshape(len(open_lengths), stop - done)
         done = stop
         if rtol is not None:
             open_lengths = [k for k in open_lengths if standard_error(norms[k, :done]) > rtol * norms[k, :done].mean()]
@@ -216,28 +214,43 @@ def sampled_norms(
         },
         coords={"draw": np.arange(done)},
     )
-    return over_draws(dataset)
+    return over_draws(dataset), seen
 
 
-def _path_norms(measurement: Measurement, paths: NDArray[np.bool_], n_before: int) -> NDArray[np.float64]:
+def _path_norms(
+    run: Run, data: Data, options: GradientOptions, paths: NDArray[np.bool_], n_before: int
+) -> tuple[NDArray[np.float64], Seen]:
     """Return each path's gradient norm, averaged over the images: (n_paths,), in one of several passes over them."""
-    run, network, first = measurement.run, measurement.network, measurement.first
+    network, first = run.network, options.first
     rows: IntArray = np.where(paths, np.arange(first, len(network)), DELETED)
     ranked = np.lexsort(rows.T)  # neighbours agree on the last blocks, so that they share the work there
     sums = torch.zeros(len(paths), dtype=torch.float64, device=network.device)
-    with run.images(f"{len(paths)} path gradients", f"from-draw-{n_before}.") as images:
-        for piece in measurement.pieces(images, {"sums": sums}, min(_FEW_PATHS, len(paths))):
-            linear = Linearization(network, piece.inputs, piece.objective, n_gradients=min(piece.capacity, len(paths)))
-            step = ceil(len(paths) / ceil(len(paths) / piece.capacity))
+    with run.images(data, f"{len(paths)} path gradients", f"from-draw-{n_before}.") as images:
+        for batch in microbatches(images, {"sums": sums}, options, min(_FEW_PATHS, len(paths))):
+            linear = Linearization(network, batch.inputs, batch.objective, n_gradients=min(batch.capacity, len(paths)))
+            step = ceil(len(paths) / ceil(len(paths) / batch.capacity))
             for start in range(0, len(paths), step):
                 chosen = ranked[start : start + step]
                 plan = path_plan(rows[chosen])
-                norms = norms_of(measurement.arrive(linear, linear.along(plan, first))).sum(1) / linear.scale
+                norms = norms_of(linear.to_wrt(options.wrt, linear.along(plan, first))).sum(1) / linear.scale
                 index = torch.as_tensor(chosen, device=sums.device)
                 sums[index] += norms[plan.stream_on(sums.device)]
     _require_finite(sums, network)
-    means: NDArray[np.float64] = sums.cpu().numpy() / run.total
-    return means
+    return sums.cpu().numpy() / images.seen.total, images.seen
+
+
+def _objective(name: ObjectiveName, labels: Tensor) -> Objective:
+    """Return the function of these labels that is differentiated; 0 for an image that is left out."""
+    if name == "score":
+        counts, classes = labels != IGNORE_INDEX, labels.clamp(min=0)
+        return lambda logits: logits.gather(1, classes[:, None])[:, 0].where(counts, 0.0)
+
+    def cross_entropy(logits: Tensor) -> Tensor:
+        # in half precision softmax rounds a confident prediction's gradient away
+        logits = logits if logits.dtype == torch.float64 else logits.float()
+        return F.cross_entropy(logits, labels, reduction="none", ignore_index=IGNORE_INDEX)
+
+    return cross_entropy
 
 
 def _require_finite(norms: Tensor, network: ResidualNetwork) -> None:

@@ -8,9 +8,10 @@ from typing import Literal
 
 import xarray as xr
 from captum.attr._utils.attribution import GradientAttribution
-from torch import Tensor, nn
+from torch import Tensor
 
 from resnet_lesion.analyzers.attribution import (
+    BlockAttribution,
     TargetType,
     captum_algorithm,
     carry_by_length,
@@ -20,7 +21,7 @@ from resnet_lesion.analyzers.attribution import (
     wrt_block,
 )
 from resnet_lesion.analyzers.gradient_norms import (
-    Measurement,
+    GradientOptions,
     ObjectiveName,
     exact_norms,
     relative_deviation,
@@ -28,7 +29,6 @@ from resnet_lesion.analyzers.gradient_norms import (
 )
 from resnet_lesion.checks import as_count, as_counts, as_positive
 from resnet_lesion.engines.linearization import full_gradient
-from resnet_lesion.network.residual_network import ResidualNetwork, wrap
 from resnet_lesion.results.provenance import layer_coords
 from resnet_lesion.runs.data import Data, refuse_one_shot
 from resnet_lesion.runs.executors import Executor, over_shards
@@ -36,7 +36,7 @@ from resnet_lesion.runs.run import Run, RunOptions
 from resnet_lesion.runs.shards import ShardLike
 
 
-class PathGradient(GradientAttribution):  # type: ignore[misc]  # Captum ships no types
+class PathGradient(BlockAttribution, GradientAttribution):  # type: ignore[misc]  # Captum ships no types
     r"""The gradient of a residual network, told apart by the length of the paths that carry it.
 
     The gradient is a sum over all 2^n paths, each of which takes the branch or the shortcut at every block. With the
@@ -69,11 +69,6 @@ class PathGradient(GradientAttribution):  # type: ignore[misc]  # Captum ships n
         >>> result.sum_gradient_norm.sizes["path_length"], bool(result.convergence_delta < 1e-4)
         (55, True)
     """
-
-    def __init__(self, model: nn.Module | ResidualNetwork) -> None:
-        """Take the model to analyse, as the class says."""  # or help() would show Captum's
-        self.network = wrap(model)
-        super().__init__(self.network.model)
 
     @over_shards
     def analyze(
@@ -152,29 +147,30 @@ class PathGradient(GradientAttribution):  # type: ignore[misc]  # Captum ships n
             raise ValueError(f'expected method "exact" or "sample", got {method!r}.')
         options: dict[str, object] = {"method": method, "objective": objective, "wrt": wrt}
         options |= {"max_path_length": max_path_length, "memory_limit": memory_limit}
+        gradients = GradientOptions(objective, block, memory_limit)
         how: RunOptions = {"shard": shard, "checkpoint": checkpoint, "show_progress": show_progress}
         if method == "exact":
             title = "Gradient by path length, summed over all paths"
-            run = Run(self.network, data, "path_gradient", title, options | {"per_sample": per_sample}, **how)
-            dataset = exact_norms(Measurement(run, objective, block, memory_limit), lengths, per_sample)
+            run = Run(self.network, "path_gradient", title, options | {"per_sample": per_sample}, **how)
+            dataset, seen = exact_norms(run, data, gradients, lengths, per_sample)
         else:
             if per_sample:
                 raise ValueError('expected method="exact" with per_sample=True: "sample" averages over the images.')
             n_draws = as_positive("n_draws", n_draws)
             options |= {"n_draws": n_draws, "rtol": rtol, "seed": seed}
             title = "Gradient of random single paths by path length"
-            run = Run(self.network, data, "sampled_path_gradient", title, options, **how)
+            run = Run(self.network, "sampled_path_gradient", title, options, **how)
             if rtol is not None:
                 if not rtol > 0:
                     raise ValueError(f"expected rtol > 0 or None, got {rtol}.")
                 if not run.shard.is_whole:
                     raise ValueError("expected rtol=None with a shard: how many paths are drawn depends on all images.")
                 refuse_one_shot(data)
-            dataset = sampled_norms(Measurement(run, objective, block, memory_limit), lengths, n_draws, rtol, seed)
+            dataset, seen = sampled_norms(run, data, gradients, lengths, n_draws, rtol, seed)
         coords = {name: coord[block or 0 :] for name, coord in layer_coords(self.network).items()}
         dataset = dataset.assign_coords({**coords, "path_length": lengths})
         dataset.attrs["wrt"] = wrt or "input"
-        return run.finish(dataset)
+        return run.finish(dataset, seen)
 
     @captum_algorithm
     def attribute(

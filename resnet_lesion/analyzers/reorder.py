@@ -4,30 +4,28 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from itertools import combinations
 
 import numpy as np
 import xarray as xr
 from captum.attr._utils.attribution import PerturbationAttribution
 from numpy.typing import ArrayLike
 from scipy.stats import kendalltau
-from torch import Tensor, nn
+from torch import Tensor
 
-from resnet_lesion.analyzers.attribution import TargetType, captum_algorithm, score_lost
-from resnet_lesion.analyzers.evaluation import count
+from resnet_lesion.analyzers.attribution import BlockAttribution, TargetType, captum_algorithm, score_lost
+from resnet_lesion.analyzers.sweep import SweepOptions, sweep
 from resnet_lesion.checks import as_counts, as_positive
 from resnet_lesion.network.orders import IntArray, as_orders, swap_random, whole
-from resnet_lesion.network.residual_network import ResidualNetwork, Trace, wrap
-from resnet_lesion.results.lesions import lesion_dataset, order_variable
-from resnet_lesion.results.provenance import layer_coords
+from resnet_lesion.network.residual_network import Trace
+from resnet_lesion.network.shapes import swappable_pairs
 from resnet_lesion.results.variables import variable
 from resnet_lesion.runs.data import Data
 from resnet_lesion.runs.executors import Executor, over_shards
-from resnet_lesion.runs.run import Run
+from resnet_lesion.runs.run import Run, RunOptions
 from resnet_lesion.runs.shards import ShardLike
 
 
-class Reorder(PerturbationAttribution):  # type: ignore[misc]  # Captum ships no types
+class Reorder(BlockAttribution, PerturbationAttribution):  # type: ignore[misc]  # Captum ships no types
     r"""Reorder residual blocks at test time by swapping random pairs of them.
 
     Only blocks with an identity skip whose inputs and outputs have the same shape change places; downsampling blocks
@@ -54,11 +52,6 @@ class Reorder(PerturbationAttribution):  # type: ignore[misc]  # Captum ships no
         >>> reorder.attribute(inputs, target=targets, orders=result.order.sel(n_swaps=2)).shape
         torch.Size([4, 3])
     """
-
-    def __init__(self, model: nn.Module | ResidualNetwork) -> None:
-        """Take the model to analyse, as the class says."""  # or help() would show Captum's
-        self.network = wrap(model)
-        super().__init__(self.network.model)
 
     @over_shards
     def analyze(
@@ -125,26 +118,16 @@ class Reorder(PerturbationAttribution):  # type: ignore[misc]  # Captum ships no
                 [swap_random(pairs, n, k, seed=seed, draw=draw) for k in numbers for draw in range(n_draws)]
             )
 
-        options = {"n_swaps": numbers, "n_draws": n_draws, "seed": seed, "by_class": by_class}
-        run = Run(
-            network,
-            data,
-            "reorder",
-            "Error with random pairs of residual blocks swapped",
-            {**options, "perturbations_per_eval": perturbations_per_eval},
-            shard=shard,
-            checkpoint=checkpoint,
-            show_progress=show_progress,
-        )
-        counts = count(run, swapped, perturbations_per_eval)
+        counting: SweepOptions = {"by_class": by_class, "perturbations_per_eval": perturbations_per_eval}
+        how: RunOptions = {"shard": shard, "checkpoint": checkpoint, "show_progress": show_progress}
+        options = {"n_swaps": numbers, "n_draws": n_draws, "seed": seed, **counting}
+        run = Run(network, "reorder", "Error with random pairs of residual blocks swapped", options, **how)
         coords = {"n_swaps": numbers, "draw": range(n_draws)}
-        dataset = lesion_dataset(counts, ("n_swaps", "draw"), coords, by_class=by_class)
-        rows = counts.rows[1:].reshape(len(numbers), n_draws, n)
-        dataset["order"] = order_variable(("n_swaps", "draw"), rows)
+        dataset, seen = sweep(run, data, swapped, coords, layers_along="position", **counting)
         # SciPy divides by square roots: without rounding, the original order's tau is sometimes 1 - 1e-16
-        tau = np.apply_along_axis(lambda row: kendalltau(whole(n), row)[0], -1, rows).round(12)
+        tau = np.apply_along_axis(lambda row: kendalltau(whole(n), row)[0], -1, dataset.order.values).round(12)
         dataset["kendall_tau"] = variable(("n_swaps", "draw"), tau, "Kendall's tau of the order with the original")
-        return run.finish(dataset.assign_coords(layer_coords(network, "position")))
+        return run.finish(dataset, seen)
 
     @captum_algorithm
     def attribute(
@@ -184,11 +167,3 @@ class Reorder(PerturbationAttribution):  # type: ignore[misc]  # Captum ships no
         return score_lost(
             self.network, inputs, target, rows, additional_forward_args, perturbations_per_eval, show_progress
         )
-
-
-def swappable_pairs(network: ResidualNetwork, trace: Trace) -> IntArray:
-    """Return the pairs of blocks with identity shortcuts and the same shapes, (n_pairs, 2)."""
-    kinds = [*zip(trace.input_shapes, trace.output_shapes, strict=True)]
-    movable = np.flatnonzero(~network.is_downsampling)
-    pairs = [pair for pair in combinations(movable.tolist(), 2) if kinds[pair[0]] == kinds[pair[1]]]
-    return np.array(pairs, dtype=np.int64).reshape(-1, 2)

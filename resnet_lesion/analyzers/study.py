@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from resnet_lesion.analyzers.block_statistics import BlockStatistics
 from resnet_lesion.analyzers.deletion import Deletion
 from resnet_lesion.analyzers.path_gradient import PathGradient
-from resnet_lesion.analyzers.reorder import Reorder, swappable_pairs
+from resnet_lesion.analyzers.reorder import Reorder
 from resnet_lesion.engines.linearization import Linearization
 from resnet_lesion.errors import PathsError
 from resnet_lesion.network.residual_network import ResidualNetwork, wrap
+from resnet_lesion.network.shapes import swappable_pairs
 from resnet_lesion.results.gradients import effective_of_study
 from resnet_lesion.runs.data import Data, first_images, refuse_one_shot
 from resnet_lesion.runs.executors import Executor, over_shards

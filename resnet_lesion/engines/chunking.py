@@ -25,7 +25,6 @@ from resnet_lesion.network.residual_network import ResidualNetwork, Trace
 # On a CPU a pass that fits into the caches is faster than a larger one; on an accelerator a larger one is.
 _CPU_BYTES = 2**26
 
-
 # A block keeps about this many tensors of the size of its input or output alive while it runs.
 _LIVE_TENSORS = 6
 
@@ -40,7 +39,7 @@ class _Chunk:
 
 
 class Chunks:
-    """Order rows and images, cut into pieces.
+    """Order rows and images, cut into what one forward pass takes.
 
     Args:
         network: The network, in eval mode.
@@ -75,7 +74,7 @@ class Chunks:
         return sum(Plan(self._orders[rows]).block_evaluations for rows in asked)
 
     def split(self, inputs: Tensor, *others: Tensor) -> Iterator[tuple[Tensor, ...]]:
-        """Yield the images of a batch, and what goes with them, in pieces for :meth:`outputs`."""
+        """Yield the images of a batch, and what goes with them, as many at a time as :meth:`outputs` takes at once."""
         start = 0
         while start < len(inputs):
             stop = start + self._images  # outputs() may have lowered it
@@ -93,7 +92,7 @@ class Chunks:
             chunk = self._chunks[i]
             rows = chunk.rows
             try:
-                pieces = self._attempt(chunk, inputs, args)
+                outputs = self._attempt(chunk, inputs, args)
             except AdapterError:
                 raise
             except RuntimeError:
@@ -102,10 +101,10 @@ class Chunks:
                 # what goes round the blocks, as in cross stages, has one row for each image where streams have several
                 self._chunks[i : i + 1] = [self._chunk(row[None]) for row in rows]
                 continue
-            if pieces is None:
+            if outputs is None:
                 self._chunks[i : i + 1] = map(self._chunk, (rows[: len(rows) // 2], rows[len(rows) // 2 :]))
                 continue
-            yield pieces, chunk.index
+            yield outputs, chunk.index
             i += 1
 
     def _chunk(self, rows: IntArray) -> _Chunk:
@@ -114,13 +113,10 @@ class Chunks:
     def _attempt(self, chunk: _Chunk, inputs: Tensor, args: tuple[object, ...]) -> Tensor | None:
         """Run a chunk, halving the images while memory is short; None if one image alone is too many."""
         while True:
-            starts = range(0, len(inputs), self._images)
+            slices = [slice(start, start + self._images) for start in range(0, len(inputs), self._images)]
             try:
                 return torch.cat(
-                    [
-                        forward_lesions(self._network, chunk.plan, *piece(start, start + self._images, inputs, *args))
-                        for start in starts
-                    ],
+                    [forward_lesions(self._network, chunk.plan, *slice_batch(some, inputs, *args)) for some in slices],
                     dim=1,
                 )
             except torch.OutOfMemoryError:
@@ -133,15 +129,13 @@ class Chunks:
             self._images = min(self._images, len(inputs)) // 2
 
 
-def piece(start: int, stop: int, inputs: Tensor, *args: object) -> Iterator[Any]:
-    """Yield some of the images, and of those further arguments that have a row for each image."""
-    yield inputs[start:stop]
-    for arg in args:
-        yield of_images(arg, slice(start, stop), len(inputs))
+def slice_batch(chosen: slice, inputs: Tensor, *args: object) -> tuple[Any, ...]:
+    """Return some of the images, and of each further argument their part, as :func:`rows_of` takes it."""
+    return inputs[chosen], *(rows_of(arg, chosen, len(inputs)) for arg in args)
 
 
-def of_images(value: Any, chosen: slice, n: int) -> Any:
-    """Return the rows of some of the n images of a tensor that has one for each; anything else as it is."""
+def rows_of(value: Any, chosen: slice, n: int) -> Any:
+    """Return the rows of some of the n images if the value is a tensor that has one for each, else all of it."""
     return value[chosen] if isinstance(value, Tensor) and value.ndim > 0 and len(value) == n else value
 
 
@@ -149,24 +143,3 @@ def _bytes_per_image(plan: Plan, trace: Trace) -> int:
     positions = zip(plan.n_streams, plan.n_streams[1:], trace.input_shapes, trace.output_shapes, strict=False)
     elements = max(max(before * np.prod(x), after * np.prod(y)) for before, after, x, y in positions)
     return int(_LIVE_TENSORS * elements * trace.output.element_size())
-
-
-def check_fit(network: ResidualNetwork, rows: IntArray, trace: Trace) -> None:
-    """Refuse rows that put a block where its input or output has another shape.
-
-    Raises:
-        ValueError: If they do.
-    """
-    kinds = [*zip(trace.input_shapes, trace.output_shapes, strict=True)]
-    for position, column in enumerate(rows.T):
-        for block in np.unique(column[column >= 0]):
-            if kinds[block] != kinds[position]:
-                raise ValueError(
-                    f"block {network.layers[block]!r} ({_arrow(kinds[block])}) cannot run in the place of "
-                    f"{network.layers[position]!r} ({_arrow(kinds[position])}): reorder blocks of the same shapes only."
-                )
-
-
-def _arrow(kind: tuple[tuple[int, ...], tuple[int, ...]]) -> str:
-    before, after = ("x".join(map(str, shape)) for shape in kind)
-    return f"{before} to {after}"

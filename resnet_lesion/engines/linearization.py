@@ -196,6 +196,10 @@ class Linearization:
         link = self._links[i]
         return gradients if link is None else _pull_back(link.output, link.leaf, gradients)
 
+    def to_wrt(self, wrt: int | None, gradients: Tensor) -> Tensor:
+        """Carry gradients from the input of block ``wrt or 0`` on to the model's input if ``wrt`` is None."""
+        return gradients if wrt is not None else self.before(0, gradients)
+
 
 class BlockGraph:
     """One block's vector-Jacobian products at a given input, by what its adapter says.

@@ -1,4 +1,4 @@
-"""How many images, and gradients of them, memory holds at once."""
+"""How many activations, and gradients of images, memory holds at once."""
 
 from __future__ import annotations
 
@@ -8,6 +8,12 @@ import torch
 from resnet_lesion.network.residual_network import ResidualNetwork, Trace
 
 _DEVICE_SHARE = 0.5
+
+# On a CPU, tensors of some dozen MiB are fastest: larger ones fall out of the caches and are paged in anew each time.
+_CPU_BYTES = 2**27
+
+# Carrying gradients through a block keeps about this many tensors for each of them alive.
+_LIVE_TENSORS = 4
 
 
 def memory_budget(network: ResidualNetwork, cpu_bytes: int) -> int:
@@ -20,29 +26,21 @@ def memory_budget(network: ResidualNetwork, cpu_bytes: int) -> int:
     return cpu_bytes
 
 
-# On a CPU, tensors of some dozen MiB are fastest: larger ones fall out of the caches and are paged in anew each time.
-_CPU_BYTES = 2**27
+def gradient_capacity(network: ResidualNetwork, trace: Trace, memory_limit: int | None) -> int:
+    """Return how many gradients of one image may be on their way through the network at once; at least one.
 
-
-# Carrying gradients through a block keeps about this many tensors for each of them alive.
-_LIVE_TENSORS = 4
-
-
-def gradient_bytes(trace: Trace) -> int:
-    """Return about how many bytes one image's gradient takes on its way through the widest block."""
-    largest = max(np.prod(shape) for shape in (*trace.input_shapes, *trace.output_shapes))
-    # they are carried in float32 at least
-    return int(_LIVE_TENSORS * largest * max(4, trace.output.element_size()))
-
-
-def gradient_budget(network: ResidualNetwork, memory_limit: int | None) -> int:
-    """Return how many bytes the gradients on their way may take.
+    Args:
+        network: The network.
+        trace: The shapes of the blocks' inputs and outputs.
+        memory_limit: Bytes to take at most, roughly; None for what seems right.
 
     Raises:
         ValueError: If the limit is not positive.
     """
-    if memory_limit is None:
-        return memory_budget(network, _CPU_BYTES)
-    if memory_limit < 1:
+    if memory_limit is not None and memory_limit < 1:
         raise ValueError(f"expected memory_limit in bytes, at least 1, or None, got {memory_limit}.")
-    return memory_limit
+    budget = memory_budget(network, _CPU_BYTES) if memory_limit is None else memory_limit
+    largest = max(np.prod(shape) for shape in (*trace.input_shapes, *trace.output_shapes))
+    # they are carried in float32 at least
+    bytes_of_one = int(_LIVE_TENSORS * largest * max(4, trace.output.element_size()))
+    return max(1, budget // bytes_of_one)

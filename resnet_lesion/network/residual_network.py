@@ -35,15 +35,16 @@ class Trace:
     output_shapes: tuple[tuple[int, ...], ...]
     output: Tensor
 
+    @property
+    def n_classes(self) -> int:
+        """Number of the model's logits for each image.
 
-def require_logits(trace: Trace) -> None:
-    """Refuse a model that returns something else than a row of logits for each image.
-
-    Raises:
-        ValueError: If it does.
-    """
-    if trace.output.ndim != 2:
-        raise ValueError(f"expected logits (N, classes) from the model, got {tuple(trace.output.shape)}.")
+        Raises:
+            ValueError: If the model returns something else than a row of logits for each image.
+        """
+        if self.output.ndim != 2:
+            raise ValueError(f"expected logits (N, classes) from the model, got {tuple(self.output.shape)}.")
+        return self.output.shape[1]
 
 
 class ResidualNetwork:

@@ -41,12 +41,10 @@ class Counts:
     naive_block_evaluations: int
 
 
-def lesion_dataset(
-    counts: Counts, dims: Sequence[str], coords: Mapping[str, Iterable[Any]], *, by_class: bool
-) -> xr.Dataset:
-    """Lay counts out over the given dimensions, with what follows from them."""
+def lesion_dataset(counts: Counts, coords: Mapping[str, Iterable[Any]], *, by_class: bool) -> xr.Dataset:
+    """Lay counts out over the given coordinates, the last running fastest, with what follows from them."""
     arrays = {dim: np.array(list(values)) for dim, values in coords.items()}
-    shape = [len(arrays[dim]) for dim in dims]
+    dims, shape = tuple(arrays), [len(values) for values in arrays.values()]
 
     def over(values: NDArray[Any]) -> NDArray[Any]:
         return values[1:].reshape(shape + list(values.shape[1:]))

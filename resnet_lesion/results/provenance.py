@@ -97,9 +97,20 @@ def weights_hash(model: nn.Module) -> str:
         if not isinstance(tensor, torch.Tensor):
             continue
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        flat = tensor.detach().cpu().contiguous().reshape(-1)
-        digest.update(flat.view(torch.uint8).numpy().tobytes())
+        digest.update(_bytes_of(tensor))
     return digest.hexdigest()
+
+
+def image_digest(image: Tensor, target: Tensor) -> str:
+    """Return the SHA-256 of an image (1, ...) with its label (1,)."""
+    digest = hashlib.sha256(_bytes_of(image))
+    digest.update(str(target.tolist()).encode())
+    return digest.hexdigest()
+
+
+def _bytes_of(tensor: Tensor) -> bytes:
+    """Return a tensor's values as bytes, whatever its device, strides and type: numpy, for one, has no bfloat16."""
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
 
 
 def _device_name(device: torch.device) -> str:
@@ -110,10 +121,3 @@ def _plain(value: object) -> object:
     if isinstance(value, np.integer | np.floating):
         return value.item()
     return list(value) if isinstance(value, range | np.ndarray | set) else str(value)
-
-
-def image_digest(image: Tensor, target: Tensor) -> str:
-    # as bytes, as numpy has no bfloat16
-    digest = hashlib.sha256(image.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    digest.update(str(target.tolist()).encode())
-    return digest.hexdigest()

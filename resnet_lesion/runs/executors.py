@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
+from inspect import Parameter, signature
 from typing import Any, ParamSpec, Protocol, TypeVar, cast
 
 from tqdm import tqdm
@@ -30,7 +31,18 @@ def over_shards(analyse: Callable[_P, _R]) -> Callable[_P, _R]:
 
     With an executor, the analysis is submitted once for each shard of the images and their results are merged. The
     function and its arguments travel by pickle, so the model's class and its adapter must be importable there.
+
+    Both stand in the analysis's own signature, as Python's types have no way to add a keyword to it; what it gets of
+    them is always None, and it need not look.
+
+    Raises:
+        TypeError: If its signature lacks one of the keywords that are used here.
     """
+    keywords = {
+        name for name, parameter in signature(analyse).parameters.items() if parameter.kind is Parameter.KEYWORD_ONLY
+    }
+    if missing := {"shard", "executor", "n_shards", "show_progress"} - keywords:
+        raise TypeError(f"expected the keywords {sorted(missing)} in the signature of {analyse.__qualname__}.")
 
     @wraps(analyse)
     def run(*args: _P.args, **kwargs: _P.kwargs) -> _R:

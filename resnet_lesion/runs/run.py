@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any, TypedDict
@@ -40,12 +41,28 @@ class RunOptions(TypedDict):
     show_progress: bool
 
 
+@dataclass(frozen=True)
+class Seen:
+    """What a pass over the data has seen.
+
+    Attributes:
+        total: Number of images that were counted.
+        skipped: Number of images that were left out, as their label said so.
+        data: What the data was, in a line.
+        fingerprint: What must be equal for two runs to be parts of one: the run's own, and how the data begins.
+    """
+
+    total: int
+    skipped: int
+    data: str
+    fingerprint: Mapping[str, object]
+
+
 class Run:
-    """One run of an analysis.
+    """One run of an analysis: what is computed, and how. It stays as it is; what a pass finds is the pass's.
 
     Args:
         network: The network.
-        data: The data.
         name: What the analysis is called among others in one folder, such as ``random_deletion``.
         title: What its result is.
         options: The options of the call, as far as they say what is computed.
@@ -54,18 +71,15 @@ class Run:
         show_progress: Show a progress bar.
 
     Attributes:
+        network: The network.
         name: What it is called in the names of its files.
         shard: Which part of it.
-        shape: The shape of an image, once the data has been looked at.
-        total: Number of images that were counted.
-        skipped: Number of images that were left out, as their label said so.
-        fingerprint: What must be equal for two runs to be parts of one.
+        fingerprint: What must be equal for two runs to be parts of one, as far as it does not depend on the data.
     """
 
     def __init__(
         self,
         network: ResidualNetwork,
-        data: Data,
         name: str,
         title: str,
         options: Mapping[str, object],
@@ -74,62 +88,68 @@ class Run:
         checkpoint: str | os.PathLike[str] | None = None,
         show_progress: bool = True,
     ) -> None:
-        self.network, self.data, self.shard = network, data, as_shard(shard)
-        self.name = name
-        self.total = self.skipped = 0
-        self.shape: tuple[int, ...] = ()
+        self.network, self.name, self.shard = network, name, as_shard(shard)
         self._show_progress, self._origin = show_progress, origin(network, title, options)
         self.fingerprint = fingerprint(self._origin)
-        self._file: Path | None = None
-        if checkpoint is not None:
-            folder = Path(checkpoint)
-            folder.mkdir(parents=True, exist_ok=True)
-            self._file = folder / f"{name}{self.shard.name}.part.nc"
+        self._folder = None if checkpoint is None else Path(checkpoint)
+        if self._folder is not None:
+            self._folder.mkdir(parents=True, exist_ok=True)
 
     @contextmanager
-    def images(self, description: str, part: str = "") -> Iterator[Images]:
+    def images(self, data: Data, description: str = "", part: str = "") -> Iterator[Pass]:
         """Begin to go through the data, with the model isolated.
 
         Args:
-            description: What to write beside the progress bar.
+            data: The data.
+            description: What to write beside the progress bar; the run's name without one.
             part: What its file's name begins with, where a run takes several passes.
         """
-        n = length(self.data)
+        n = length(data)
         n = None if n is None else len(range(self.shard.data[0], n, self.shard.data[1]))
+        description = description or self.name.replace("_", " ")
         with (
             self.network.isolated(),
             tqdm(total=n, unit="image", disable=not self._show_progress, desc=description) as progress,
         ):
-            file = self._file
-            yield Images(self, progress, file.with_name(f"{part}{file.name}") if file is not None else None)
+            file = f"{part}{self.name}{self.shard.name}.part.nc"
+            yield Pass(self, data, progress, None if self._folder is None else self._folder / file)
 
-    def finish(self, dataset: xr.Dataset) -> xr.Dataset:
-        """Return the result with what says how it came about, and with what it can be merged."""
-        dataset["total"] = variable((), self.total, "images", over_images="sum")
-        dataset["skipped"] = variable((), self.skipped, "images left out", over_images="sum")
-        attrs = {**self._origin, "data": describe(self.data, self.total, self.shape)}
-        attrs["fingerprint"] = json.dumps(self.fingerprint)
+    def finish(self, dataset: xr.Dataset, seen: Seen) -> xr.Dataset:
+        """Return the result with what says how it came about, and with what it can be merged.
+
+        Args:
+            dataset: The result.
+            seen: What the pass that it was computed in has seen.
+        """
+        dataset["total"] = variable((), seen.total, "images", over_images="sum")
+        dataset["skipped"] = variable((), seen.skipped, "images left out", over_images="sum")
+        attrs = {**self._origin, "data": seen.data, "fingerprint": json.dumps(seen.fingerprint)}
         if not self.shard.is_whole:
             attrs["shard"] = self.shard.to_json()
         return provenance(dataset, attrs)
 
 
-class Images:
-    """One pass over a run's images.
+class Pass:
+    """One pass of a run over the data.
 
     Attributes:
+        run: The run.
         first: (1, ...) the first image of the data, to learn shapes from.
         progress: The bar; whoever works through the batches moves it on.
+        seen: What it has seen; there once all :meth:`batches` have been gone through.
     """
 
-    def __init__(self, run: Run, progress: tqdm[Any], file: Path | None) -> None:
-        self._run, self._reading, self.progress = run, Reading(run.data), progress
+    seen: Seen
+
+    def __init__(self, run: Run, data: Data, progress: tqdm[Any], file: Path | None) -> None:
+        self.run, self.progress = run, progress
+        self._data, self._reading = data, Reading(data)
         self.first, label = self._reading.first
-        run.shape = tuple(self.first.shape[1:])
-        run.fingerprint |= {"input_shape": list(run.shape), "first_image": image_digest(self.first, label)}
+        self._shape = tuple(self.first.shape[1:])
+        of_data = {"input_shape": list(self._shape), "first_image": image_digest(self.first, label)}
+        self._fingerprint = {**run.fingerprint, **of_data}
         # data that has grown may begin with the same image
-        whole = {**run.fingerprint, "n_images": length(run.data)}
-        self._checkpoint = None if file is None else Checkpoint(file, whole)
+        self._checkpoint = None if file is None else Checkpoint(file, {**self._fingerprint, "n_images": length(data)})
 
     def batches(self, totals: Totals, n_classes: int) -> Iterator[Batch]:
         """Yield the batches that are still to be done; when the next one is asked for, the last one counts as done.
@@ -145,7 +165,7 @@ class Images:
         Raises:
             ValueError: If the images or labels do not fit, there is none to count, or the checkpoint is of another run.
         """
-        run, device = self._run, self._run.network.device
+        run, device = self.run, self.run.network.device
         counted, left_out = (torch.zeros((), dtype=torch.int64, device=device) for _ in range(2))
         found = torch.zeros(2, dtype=torch.bool, device=device)
         totals = {**totals, "counted": counted, "left_out": left_out}
@@ -153,9 +173,9 @@ class Images:
         self.progress.update(done.n_images)
         saved_at, n_images, last = time.monotonic(), done.n_images, None
         for inputs, targets in () if done.complete else self._to_do(done):
-            if tuple(inputs.shape[1:]) != run.shape:
+            if tuple(inputs.shape[1:]) != self._shape:
                 raise ValueError(
-                    f"expected every batch of inputs to be (N, {', '.join(map(str, run.shape))}) like the first, "
+                    f"expected every batch of inputs to be (N, {', '.join(map(str, self._shape))}) like the first, "
                     f"got {tuple(inputs.shape)}."
                 )
             flags = defects(inputs, targets, n_classes)
@@ -183,10 +203,12 @@ class Images:
             )
         if self._checkpoint and last:
             self._checkpoint.save(totals, Done(n_images, image_digest(*last), complete=True))
-        run.total, run.skipped = int(counted), int(left_out)
+        total = int(counted)
+        about = describe(self._data, total, self._shape)
+        self.seen = Seen(total, int(left_out), about, self._fingerprint)
 
     def _to_do(self, done: Done) -> Iterator[Batch]:
-        (i, n), size = self._run.shard.data, self._reading.batch_size
+        (i, n), size = self.run.shard.data, self._reading.batch_size
         if not done.n_images:
             stream = self._reading.every_nth(i, n)
         else:

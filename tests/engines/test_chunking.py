@@ -6,7 +6,7 @@ from torch import nn
 
 import resnet_lesion as rl
 from resnet_lesion.engines import chunking
-from resnet_lesion.engines.chunking import Chunks, piece
+from resnet_lesion.engines.chunking import Chunks, slice_batch
 from resnet_lesion.network.orders import whole
 
 ROWS = np.array([[0, 1, 2, 3, 4, 5], *np.where(np.eye(6, dtype=bool), -1, np.arange(6)), [2, 1, 0, 3, 5, 4]])
@@ -123,11 +123,11 @@ def test_a_wrong_number_of_lesions_per_pass_is_refused(size, error):
             analyze()
 
 
-def test_a_piece_takes_what_goes_with_the_images():
+def test_a_slice_of_a_batch_takes_what_goes_with_the_images():
     images, weights, scale = torch.zeros(4, 1), torch.arange(4), torch.tensor(2.0)
-    found = [*piece(1, 3, images, weights, scale, "mode", None, torch.zeros(5))]
+    found = slice_batch(slice(1, 3), images, weights, scale, "mode", None, torch.zeros(5))
     assert len(found[0]) == 2
     assert found[1].tolist() == [1, 2]
     assert found[2] is scale
-    assert found[3:5] == ["mode", None]
+    assert found[3:5] == ("mode", None)
     assert len(found[5]) == 5
