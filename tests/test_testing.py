@@ -168,8 +168,9 @@ def test_path_gradients_of_a_wrong_adapter_come_with_a_warning():
     block.adapter = lambda _: dataclasses.replace(RIGHT, post=torch.relu)
     model = nn.Sequential(block, nn.Flatten(), nn.Linear(192, 3))
     data = torch.randn(2, 3, 8, 8), torch.tensor([0, 2])
-    with pytest.warns(UserWarning, match="deviate from the ordinary gradient by .*an adapter is wrong"):
+    with pytest.warns(UserWarning, match="deviate from the ordinary gradient by .*an adapter is wrong") as warned:
         result = rl.PathGradient(model).analyze(data, show_progress=False)
+    assert warned[0].filename == __file__
     block.adapter = lambda _: RIGHT
     right = rl.PathGradient(model).analyze(data, show_progress=False)
     assert right.convergence_delta < 1e-5 < 0.1 < result.convergence_delta

@@ -194,7 +194,7 @@ def sampled_norms(
     norms = np.full((len(lengths), n_draws), np.nan)
     paths = np.zeros((len(lengths), n_draws, n), dtype=bool)
     done, open_lengths = 0, lengths
-    while open_lengths and done < n_draws:
+    while True:
         stop = n_draws if rtol is None else min(n_draws, max(_FIRST_ROUND, 2 * done))
         for k in open_lengths:
             paths[k, done:stop] = [draw_path(n, k, seed=seed, draw=draw) for draw in range(done, stop)]
@@ -204,6 +204,8 @@ def sampled_norms(
         done = stop
         if rtol is not None:
             open_lengths = [k for k in open_lengths if standard_error(norms[k, :done]) > rtol * norms[k, :done].mean()]
+        if done == n_draws or not open_lengths:
+            break
     norms, paths = norms[:, :done], paths[:, :done]
     dataset = xr.Dataset(
         {

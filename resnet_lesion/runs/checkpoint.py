@@ -18,6 +18,16 @@ Totals: TypeAlias = Mapping[str, "Tensor | list[Tensor]"]
 """What is added up in place: tensors of a fixed size, and lists that get one tensor more for some of the images."""
 
 
+# what a result depends on, besides options and versions
+_FINGERPRINT = ("title", "model", "weights_sha256", "n_blocks", "dtype", "autocast")
+
+# how a network was accelerated; how closely it agrees differs between machines
+_ACCELERATION = ("n_folded", "channels_last", "compile")
+
+# options that change neither a count nor, but for rounding, anything else
+_WITHOUT_EFFECT = ("perturbations_per_eval", "memory_limit")
+
+
 @dataclass(frozen=True)
 class Done:
     """How far a pass has come.
@@ -84,18 +94,6 @@ class Checkpoint:
             else:
                 total.copy_(torch.from_numpy(state[name].values))
         return done
-
-
-# what a result depends on, besides options and versions
-_FINGERPRINT = ("title", "model", "weights_sha256", "n_blocks", "dtype", "autocast")
-
-
-# how a network was accelerated; how closely it agrees differs between machines
-_ACCELERATION = ("n_folded", "channels_last", "compile")
-
-
-# options that change neither a count nor, but for rounding, anything else
-_WITHOUT_EFFECT = ("perturbations_per_eval", "memory_limit")
 
 
 def fingerprint(attrs: Mapping[str, str | int]) -> dict[str, object]:

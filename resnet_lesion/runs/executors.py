@@ -14,8 +14,6 @@ from resnet_lesion.runs.merging import merge
 from resnet_lesion.runs.shards import as_shard
 
 _P = ParamSpec("_P")
-
-
 _R = TypeVar("_R")
 
 

@@ -126,6 +126,9 @@ def test_trace_notes_shapes():
     assert [*zip(trace.input_shapes, trace.output_shapes, strict=True)] == reference.kinds(model, inputs)
     with torch.no_grad():
         torch.testing.assert_close(trace.output, model(inputs), rtol=0, atol=0)
+    assert trace.n_classes == models.N_CLASSES
+    with pytest.raises(ValueError, match=r"expected logits \(N, classes\) from the model, got \(3, 5, 1\)"):
+        dataclasses.replace(trace, output=trace.output[..., None]).n_classes  # noqa: B018
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from helpers import models, slow
 from helpers.analyses import ANALYSES, check_merged
 
 import resnet_lesion as rl
+from resnet_lesion.runs.executors import over_shards
 
 QUIET = {"show_progress": False}
 TESTS = Path(__file__).parents[1]
@@ -86,6 +87,13 @@ def test_networks_travel(name):
 def test_what_does_not_go_together(options, words):
     with pytest.raises(ValueError, match=words):
         rl.Deletion(models.build()).analyze(models.data(4), **options, **QUIET)
+
+
+def test_an_analysis_says_in_its_signature_what_it_takes():
+    with pytest.raises(TypeError, match=r"\['executor', 'n_shards', 'show_progress'\] in the signature of .*analyse"):
+
+        @over_shards
+        def analyse(data, *, shard=None): ...
 
 
 def test_a_failure_comes_back_and_ends_the_others(tmp_path):

@@ -14,7 +14,9 @@ from helpers.analyses import ANALYSES, QUIET, Batches, Stop, check_identical
 
 import resnet_lesion as rl
 from resnet_lesion.results import storage
+from resnet_lesion.results.provenance import image_digest
 from resnet_lesion.runs.data import IGNORE_INDEX
+from resnet_lesion.runs.run import Run
 
 
 @pytest.mark.parametrize("name", ANALYSES)
@@ -231,6 +233,33 @@ def test_no_image_to_count():
         ValueError, match="expected images in shard 3 of 4, got none: there are fewer images than shards"
     ):
         rl.Deletion(models.build()).analyze(models.data(3), shard=(3, 4), **QUIET)
+
+
+def test_a_pass_says_what_it_has_seen_and_leaves_the_run_alone():
+    network, (inputs, targets) = rl.wrap(models.build()), models.data(5)
+    run = Run(network, "anything", "What is tested", {}, show_progress=False)
+    before = {**run.fingerprint}
+    found = []
+    for labels in (targets, torch.tensor([0, IGNORE_INDEX, 1, 2, IGNORE_INDEX])):
+        with run.images((inputs, labels)) as images:
+            batches = images.batches({}, models.N_CLASSES)
+            next(batches)
+            assert not hasattr(images, "seen"), "not before all of it has been seen"
+            assert not [*batches]
+        found.append(images.seen)
+    assert [(seen.total, seen.skipped, seen.data) for seen in found] == [
+        (5, 0, "5 images of shape 3x6x6 from tuple"),
+        (3, 2, "3 images of shape 3x6x6 from tuple"),
+    ]
+    assert found[0].fingerprint == before | {
+        "input_shape": [3, 6, 6],
+        "first_image": found[0].fingerprint["first_image"],
+    }
+    assert found[0].fingerprint["first_image"] == image_digest(inputs[:1], targets[:1])
+    assert run.fingerprint == before
+    first, second = (run.finish(xr.Dataset(), seen) for seen in found)
+    assert (int(first.total), int(second.total), int(second.skipped)) == (5, 3, 2)
+    assert json.loads(first.attrs["fingerprint"]) == found[0].fingerprint
 
 
 def test_progress_counts_a_shards_images(capsys):
