@@ -6,14 +6,9 @@ A block adds two branches, so it is two blocks here: ``blocks.0.attn`` and ``blo
 from __future__ import annotations
 
 import torch
-from timm.models.vision_transformer import (
-    Block,
-    DiffParallelScalingBlock,
-    ParallelScalingBlock,
-    ParallelThingsBlock,
-    ResPostBlock,
-)
-from torch import Tensor
+from timm.models import vision_transformer
+from timm.models.vision_transformer import Block, ParallelScalingBlock, ParallelThingsBlock, ResPostBlock
+from torch import Tensor, nn
 
 from resnet_lesion import Branch, Chain, Residual, register_adapter
 
@@ -42,8 +37,13 @@ def post_norm(block: ResPostBlock) -> Chain:
     )
 
 
-@register_adapter(ParallelScalingBlock, DiffParallelScalingBlock)
-def parallel_scaling(_block: ParallelScalingBlock | DiffParallelScalingBlock) -> Branch:
+_PARALLEL: list[type[nn.Module]] = [ParallelScalingBlock]
+if hasattr(vision_transformer, "DiffParallelScalingBlock"):  # since timm 1.0.23
+    _PARALLEL.append(vision_transformer.DiffParallelScalingBlock)
+
+
+@register_adapter(*_PARALLEL)
+def parallel_scaling(_block: nn.Module) -> Branch:
     """``x + drop_path(ls(...in_norm(x)))``: attention and MLP share one branch."""
     return Branch(entry="in_norm", exit="drop_path")
 
