@@ -11,7 +11,6 @@ from resnet_lesion.results.quantities import has
 
 # Told by what an analysis alone returns, so that a part of a result, an old file, and a dataset made by hand are known.
 KINDS: dict[str, Callable[[xr.Dataset], bool]] = {
-    "lesion_sweep": lambda it: has(it, "correct"),
     "deletion": lambda it: has(it, "error", "layer"),
     "random_deletion": lambda it: has(it, "error", "n_deleted"),
     "remaining_paths": lambda it: has(it, "remaining_fraction", "n_deleted", "path_length"),
@@ -26,6 +25,8 @@ KINDS: dict[str, Callable[[xr.Dataset], bool]] = {
     "training": lambda it: has(it, "train_loss", "epoch"),
     "comparison": lambda it: has(it, "welch_p_value"),
     "claims": lambda it: has(it, "agrees", "claim"),
+    # whatever the lesions, their counts are merged alike
+    "lesion_sweep": lambda it: has(it, "correct"),
 }
 """How each kind is told, the main one first where a dataset is of several."""
 
@@ -37,8 +38,8 @@ def kinds_of(dataset: xr.Dataset) -> tuple[str, ...]:
         dataset: A result, a part of one, or any other dataset.
 
     Returns:
-        The words of :data:`KINDS` that fit, in their order; most results are of several kinds, as every deletion is a
-        sweep of lesions too. Empty if none fits.
+        The words of :data:`KINDS` that fit, in their order: several, where one result answers several questions, and
+        none for a dataset of something else.
 
     Example:
         >>> import resnet_lesion as rl
