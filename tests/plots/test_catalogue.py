@@ -1,11 +1,14 @@
+import numpy as np
 import pytest
 import xarray as xr
 from helpers import synthetic
 from matplotlib import pyplot
 from matplotlib.image import imread
 
+import resnet_lesion as rl
 from resnet_lesion import plots
 from resnet_lesion.plots import catalogue
+from resnet_lesion.results.kinds import KINDS
 
 DRAWN = {draw.__name__: draw for draws in catalogue.FIGURES.values() for draw in draws}
 
@@ -63,3 +66,36 @@ def test_nothing_is_cut_off_the_files(tmp_path):
         edges = [pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]]
         assert all((edge == 1).all() for edge in edges), path
         assert pixels.min() < 0.5
+
+
+def test_figures_are_of_kinds():
+    assert set(catalogue.FIGURES) <= set(KINDS)
+    names = [draw.__name__ for draws in catalogue.FIGURES.values() for draw in draws]
+    assert len(set(names)) == len(names)
+    assert all(getattr(plots, name) is DRAWN[name] for name in names)
+
+
+def test_what_is_counted_without_a_network_is_drawn():
+    assert list(plots.available(rl.path_fraction(5).to_dataset(name="path_fraction"))) == ["path_lengths"]
+    left = rl.remaining_fraction(5, [1, 2]).to_dataset(name="remaining_fraction")
+    assert list(plots.available(left)) == ["remaining_paths"]
+
+
+def test_each_number_for_every_block_has_a_figure_where_there_is_no_other():
+    statistics = synthetic.block_statistics()
+    more = statistics.assign(
+        alignment_standard_error=statistics.alignment * 0 + 0.1,
+        name_of=("layer", ["block"] * synthetic.N),
+        table=(("layer", "other"), np.zeros((synthetic.N, 2))),
+        total=3,
+    )
+    drawn = plots.available(more)
+    assert list(drawn) == ["branch_to_skip_ratio", "alignment"]
+    assert drawn["alignment"](more).get_title("left") == "Alignment: tiny.test"
+    assert list(plots.available(more.assign(error=synthetic.deletion().error))) == ["error_by_block"]
+
+
+def test_at_most_six_networks_are_compared():
+    for n, compared in ((1, False), (6, True), (7, False)):
+        tree = xr.DataTree.from_dict({f"network{i}/deletion": synthetic.deletion() for i in range(n)})
+        assert ("deletion-compared" in plots.figures(tree)) == compared

@@ -1,6 +1,11 @@
+import numpy as np
+import xarray as xr
 from helpers import synthetic
 
-from resnet_lesion.reports.findings import findings
+import resnet_lesion as rl
+from resnet_lesion.paper.comparison import compare
+from resnet_lesion.reports.findings import SENTENCES, findings
+from resnet_lesion.results.kinds import KINDS
 
 
 def test_findings_of_a_study_are_computed():
@@ -55,3 +60,50 @@ def test_blocks_without_effect_are_called_so():
     assert sentence.endswith("No block changes any output, as where branches begin at zero: is the network trained?")
     (sentence,) = findings(dead.assign(loss=dead.loss + dataset.error))
     assert "No block" not in sentence
+
+
+def test_sentences_are_of_kinds():
+    assert set(SENTENCES) <= set(KINDS)
+
+
+def test_of_many_numbers_the_ends_and_the_middle_are_said():
+    error = np.linspace(0.02, 0.82, 21)
+    dataset = xr.Dataset({"error": (("n_deleted", "draw"), np.stack([error, error], 1))}, {"n_deleted": range(1, 22)})
+    (sentence,) = findings(dataset)
+    start = (
+        "Many blocks deleted: the mean error is 2 % with 1 block, 42 % with 11 blocks and 82 % with 21 blocks deleted"
+    )
+    assert sentence == f"{start}; normalised area under the curve 0.42."
+    assert findings(dataset.isel(n_deleted=slice(None, None, -1))) == [sentence]
+
+
+def test_paths_are_said_to_be_left_where_ten_blocks_are_deleted_or_nearly():
+    left = rl.remaining_fraction(54, [1, 5, 9, 20]).to_dataset(name="remaining_fraction")
+    # of the paths through k of 54 blocks, those that avoid the 9 deleted ones
+    few, many = (np.prod([(54 - 9 - i) / (54 - i) for i in range(k)]) for k in (5, 27))
+    assert findings(left) == [
+        f"Paths left with 9 blocks deleted: {100 * few:.3g} % of those through 5 blocks and {100 * many:.2g} % of those "
+        "through 27 blocks."
+    ]
+
+
+def test_counted_paths_alone_have_no_effective_ones():
+    assert findings(rl.path_fraction(12).to_dataset(name="path_fraction")) == []
+
+
+def test_lengths_left_out_are_not_called_a_deviation():
+    dataset = synthetic.path_gradient()
+    assert findings(dataset)[0].endswith("all lengths together are the gradient, but for 1e-07 of it at most.")
+    (sentence,) = findings(dataset.assign(convergence_delta=0.0))
+    assert sentence.endswith("; all lengths together are the gradient.")
+    (sentence,) = findings(dataset.isel(path_length=slice(0, 5)))
+    assert sentence.endswith("for paths through 0 blocks.")
+
+
+def test_trainings_are_compared_by_a_test_over_several_only():
+    right = [np.arange(100) < n for n in (98, 97, 99)], [np.arange(100) < n for n in (90, 91, 92)]
+    (sentence,) = findings(compare(*right, ("whole", "part")))
+    assert sentence.startswith("whole errs 2 %, part errs 9 %: over 3 trainings of each p = ")
+    assert sentence.endswith(" (Welch's t-test).")
+    (sentence,) = findings(compare(*([some[0]] for some in right), ("whole", "part")))
+    assert sentence == "whole errs 2 %, part errs 10 %: trained once each."

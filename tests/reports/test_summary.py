@@ -6,7 +6,7 @@ from helpers import synthetic
 
 import resnet_lesion as rl
 from resnet_lesion.paper.comparison import compare
-from resnet_lesion.reports.summary import as_json, summarise
+from resnet_lesion.reports.summary import as_json, source_of, summarise
 from resnet_lesion.results.quantities import groups
 from resnet_lesion.runs.shards import Shard
 
@@ -78,3 +78,49 @@ def test_summary_of_a_comparison():
 def test_a_shard_is_called_one():
     dataset = synthetic.deletion().assign_attrs(shard=Shard((1, 3)).to_json())
     assert "shard     1 of 3; resnet-lesion merge puts all together\n" in summarise(dataset)
+
+
+def test_summary_of_claims_has_three_lines_for_each():
+    claim = {
+        "figure": "6c",
+        "statement": "Effective paths are short",
+        "quantity": "longest effective path",
+        "paper": 17.0,
+        "ours": 13.0,
+        "low": 12.0,
+        "high": 14.25,
+        "criterion": "it is below 27",
+        "agrees": True,
+    }
+    unsure = claim | {"paper": np.nan, "low": np.nan, "high": np.nan, "agrees": False}
+    claims = xr.Dataset({name: ("claim", [claim[name], unsure[name]]) for name in claim})
+    assert summarise(claims).splitlines() == [
+        "Dataset",
+        "  6c        Effective paths are short: yes",
+        "            longest effective path: 13 (12 to 14.25); the paper 17",
+        "            yes if it is below 27",
+        "  6c        Effective paths are short: NO",
+        "            longest effective path: 13",
+        "            yes if it is below 27",
+    ]
+
+
+def test_attributes_say_where_a_result_came_from():
+    attrs = {
+        "model": "tiny",
+        "weights_sha256": "ab" * 32,
+        "n_blocks": 12,
+        "device": "cpu",
+        "dtype": "float32",
+        "autocast": "bfloat16",
+        "versions": '{"torch": "2.6.0", "timm": "1.0"}',
+        "title": "not said here",
+    }
+    assert source_of(attrs) == {
+        "model": "tiny",
+        "weights": "sha256 abababababababab...",
+        "blocks": 12,
+        "device": "cpu, float32, autocast to bfloat16",
+        "versions": "torch 2.6.0, timm 1.0",
+    }
+    assert source_of({}) == {}
