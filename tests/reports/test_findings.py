@@ -82,8 +82,8 @@ def test_paths_are_said_to_be_left_where_ten_blocks_are_deleted_or_nearly():
     # of the paths through k of 54 blocks, those that avoid the 9 deleted ones
     few, many = (np.prod([(54 - 9 - i) / (54 - i) for i in range(k)]) for k in (5, 27))
     assert findings(left) == [
-        f"Paths left with 9 blocks deleted: {100 * few:.3g} % of those through 5 blocks and {100 * many:.2g} % of those "
-        "through 27 blocks."
+        f"Paths left with 9 blocks deleted: {100 * few:.3g} % of those through 5 blocks and {100 * many:.2g} % of "
+        "those through 27 blocks."
     ]
 
 
