@@ -263,7 +263,7 @@ def training_curves(dataset: xr.Dataset, ax: Axes | None = None) -> Axes:
         ax: Where to draw; None for a new figure.
 
     Returns:
-        The axes: the validation error against the epoch if there was validation data, else the loss.
+        The axes, with the validation error against the epoch if there was validation data, else the loss.
 
     Raises:
         ValueError: If the dataset has no ``train_loss`` over ``epoch``, as :func:`resnet_lesion.train` returns it.

@@ -192,7 +192,7 @@ def effective_paths(dataset: xr.Dataset, ax: Axes | None = None) -> Axes:
         ax: Where to draw; None for a new figure.
 
     Returns:
-        The axes: the paper's ``total_gradient`` or, in a dataset without it, the exact ``sum_gradient_share``.
+        The axes, with the paper's ``total_gradient`` or, in a dataset without it, the exact ``sum_gradient_share``.
 
     Raises:
         ValueError: If the dataset has neither over ``path_length``, as ``EffectivePath.analyze`` returns them.

@@ -29,6 +29,7 @@ def _figure(draw: Callable[Concatenate[xr.Dataset, _P], Axes]) -> Callable[Conca
     signature, name = inspect.signature(draw), f"plot_{draw.__name__}"
     _, *options = signature.parameters.values()
     itself = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    # the example calls the method, on the dataset that it would give the function
     described = re.sub("\n +dataset: .*", "", inspect.getdoc(draw) or "")
     method.__name__, method.__qualname__ = name, f"LesionAccessor.{name}"
     method.__doc__ = described.replace(f"{draw.__name__}(result, ", f"result.lesion.{name}(")
