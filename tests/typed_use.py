@@ -4,6 +4,7 @@ from typing import assert_type
 
 import torch
 import xarray as xr
+from matplotlib.axes import Axes
 from torch import Tensor, nn
 
 import resnet_lesion as rl
@@ -39,3 +40,6 @@ def studied(model: nn.Module, loader: list[tuple[Tensor, Tensor]]) -> None:
     assert_type(rl.path_fraction(54), xr.DataArray)
     assert_type(rl.train(model, loader, rl.Recipe(epochs=2)), xr.Dataset)
     assert_type(rl.testing.check_adapter(model, loader[0][0]), float)
+    accessor = rl.LesionAccessor(tree["block_statistics"].to_dataset())
+    assert_type(accessor.plot_block_statistic("input_output_cosine"), Axes)
+    accessor.plot_error_by_block(ax=3)  # type: ignore[arg-type]

@@ -23,7 +23,7 @@ from resnet_lesion.analyzers.gradient_norms import ObjectiveName, norms_of
 from resnet_lesion.analyzers.path_gradient import PathGradient
 from resnet_lesion.checks import as_positive
 from resnet_lesion.network.paths import path_fraction
-from resnet_lesion.results.gradients import effective_of, effective_paths, effective_range, with_origin
+from resnet_lesion.results.gradients import effective_lengths, effective_of, effective_range, with_origin
 from resnet_lesion.runs.data import Data, refuse_one_shot
 from resnet_lesion.runs.executors import Executor
 
@@ -152,7 +152,7 @@ class EffectivePath(BlockAttribution, GradientAttribution):  # type: ignore[misc
                 for one in ("sample", "exact")
                 if method in (one, "both")
             ]
-        dataset = effective_paths(sources, coverage, n_bootstrap, seed)
+        dataset = effective_lengths(sources, coverage, n_bootstrap, seed)
         return with_origin(dataset, sources[0], options)
 
     @captum_algorithm

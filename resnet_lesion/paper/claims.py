@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from scipy.stats import linregress, spearmanr, t
+from scipy.stats import spearmanr, t
 
 from resnet_lesion.network.paths import path_fraction
+from resnet_lesion.results.quantities import decay_line
 from resnet_lesion.results.variables import variable
 
 
@@ -184,10 +185,8 @@ def _paths(groups: Mapping[str, Any]) -> list[Claim]:
     sampled, effective = groups["plain/sampled_path_gradient"], groups["plain/effective_path"]
     n = sampled.sizes["path_length"] - 1
     share = float(np.sum(path_fraction(54)[19:36], dtype=float))
-    mean = sampled.mean_gradient_norm.values
-    positive = mean > 0
-    line: Any = linregress(np.arange(n + 1)[positive], np.log10(mean[positive]))
-    half = float(t.ppf(0.975, positive.sum() - 2) * line.stderr)
+    line = decay_line(sampled.mean_gradient_norm)
+    half = float(t.ppf(0.975, (sampled.mean_gradient_norm.values > 0).sum() - 2) * line.stderr)
     fraction = float(effective.effective_path_fraction)
     return [
         Claim(

@@ -1,4 +1,4 @@
-"""All figures by name, and which of them a result has; each is drawn on the axes given or on new ones.
+"""Which figures a result has, by its kind, and all of them drawn at once.
 
 Example:
     >>> import resnet_lesion as rl, timm, torch
@@ -6,7 +6,7 @@ Example:
     >>> data = torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 3])
     >>> tree = rl.study(model, data, n_deleted=[1, 4], n_swaps=[1], n_draws=2, n_paths=2, show_progress=False)
     >>> from matplotlib.figure import Figure
-    >>> error_by_number_deleted(tree["random_deletion"].to_dataset(), Figure().subplots()).get_xlabel()
+    >>> lesions.error_by_number_deleted(tree["random_deletion"].to_dataset(), Figure().subplots()).get_xlabel()
     'Number of deleted blocks'
     >>> sorted(figures(tree))[-2:]
     ['reorder-error_by_kendall_tau', 'sampled_path_gradient-mean_gradient_by_length']
@@ -21,25 +21,10 @@ from typing import TYPE_CHECKING
 
 import xarray as xr
 
+from resnet_lesion.plots import lesions, paths
 from resnet_lesion.plots.drawing import LINES, new_figure
-from resnet_lesion.plots.lesions import (
-    block_statistic,
-    compare_deletions,
-    error_by_block,
-    error_by_kendall_tau,
-    error_by_lesion,
-    error_by_number_deleted,
-    training_curves,
-)
-from resnet_lesion.plots.paths import (
-    effective_paths,
-    layer_gradient,
-    mean_gradient_by_length,
-    path_lengths,
-    remaining_paths,
-    sum_gradient_by_length,
-)
-from resnet_lesion.results.quantities import groups, has
+from resnet_lesion.results.kinds import kinds_of
+from resnet_lesion.results.quantities import groups
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -49,20 +34,20 @@ if TYPE_CHECKING:
 Draw = Callable[..., "Axes"]
 
 
-_FIGURES: dict[str, tuple[Draw, tuple[str, ...]]] = {
-    "error_by_block": (error_by_block, ("error", "layer")),
-    "error_by_number_deleted": (error_by_number_deleted, ("error", "n_deleted")),
-    "error_by_kendall_tau": (error_by_kendall_tau, ("kendall_tau",)),
-    "error_by_lesion": (error_by_lesion, ("error", "lesion")),
-    "remaining_paths": (remaining_paths, ("remaining_fraction", "n_deleted", "path_length")),
-    "effective_paths": (effective_paths, ("path_fraction", "path_length")),
-    "path_lengths": (path_lengths, ("path_fraction", "path_length")),
-    # by what EffectivePath leaves out of its result: the figure belongs to what PathGradient returned
-    "mean_gradient_by_length": (mean_gradient_by_length, ("gradient_norm", "path_length")),
-    "sum_gradient_by_length": (sum_gradient_by_length, ("layer_gradient_norm", "layer", "path_length")),
-    "training_curves": (training_curves, ("train_loss", "epoch")),
-    "layer_gradient": (layer_gradient, ("layer_gradient_norm", "layer", "path_length")),
+FIGURES: dict[str, tuple[Draw, ...]] = {
+    "deletion": (lesions.error_by_block,),
+    "random_deletion": (lesions.error_by_number_deleted,),
+    "remaining_paths": (paths.remaining_paths,),
+    "reorder": (lesions.error_by_kendall_tau,),
+    "evaluation": (lesions.error_by_lesion,),
+    "effective_path": (paths.effective_paths,),
+    "path_lengths": (paths.path_lengths,),
+    "sampled_path_gradient": (paths.mean_gradient_by_length,),
+    "path_gradient": (paths.sum_gradient_by_length, paths.layer_gradient),
+    "training": (lesions.training_curves,),
 }
+"""The figures of each kind of result, the main one first; one of a kind that is not here has a figure of each variable
+over ``layer``, as block statistics have."""
 
 
 def available(dataset: xr.Dataset) -> dict[str, Draw]:
@@ -82,12 +67,13 @@ def available(dataset: xr.Dataset) -> dict[str, Draw]:
         >>> list(available(result))
         ['error_by_block']
     """
-    found = {name: draw for name, (draw, needs) in _FIGURES.items() if has(dataset, *needs)}
+    found = {draw.__name__: draw for kind in kinds_of(dataset) for draw in FIGURES.get(kind, ())}
     if found:
         return found
     by_layer = [str(name) for name, array in dataset.data_vars.items() if array.dims == ("layer",)]
     by_layer = [name for name in by_layer if dataset[name].dtype.kind in "iuf"]
-    return {name: partial(block_statistic, name=name) for name in by_layer if not name.endswith("_standard_error")}
+    names = [name for name in by_layer if not name.endswith("_standard_error")]
+    return {name: partial(lesions.block_statistic, name=name) for name in names}
 
 
 def figures(result: xr.Dataset | xr.DataTree) -> dict[str, Figure]:
@@ -120,11 +106,11 @@ def figures(result: xr.Dataset | xr.DataTree) -> dict[str, Figure]:
     alone = {
         group.rpartition("/")[0]: dataset
         for group, dataset in groups(result)
-        if group.endswith("/deletion") and has(dataset, "error", "layer")
+        if group.endswith("/deletion") and "deletion" in kinds_of(dataset)
     }
     if 1 < len(alone) <= len(LINES):
         figure = new_figure()
-        compare_deletions(alone, ax=figure.subplots())
+        lesions.compare_deletions(alone, ax=figure.subplots())
         drawn["deletion-compared"] = figure
     if not drawn:
         seen = sorted({str(name) for _, dataset in groups(result) for name in dataset.data_vars})

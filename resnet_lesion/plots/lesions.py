@@ -39,10 +39,10 @@ def error_by_block(dataset: xr.Dataset, ax: Axes | None = None) -> Axes:
         ax: Where to draw; None for a new figure.
 
     Returns:
-        The axes.
+        The axes, with a 95 % interval for each block, and the errors of the whole network and of guessing.
 
     Raises:
-        ValueError: If the dataset has no ``error`` over ``layer``.
+        ValueError: If the dataset has no ``error`` over ``layer``, as ``Deletion.analyze`` returns it.
 
     Example:
         >>> import resnet_lesion as rl, timm, torch
@@ -117,10 +117,10 @@ def error_by_lesion(dataset: xr.Dataset, ax: Axes | None = None) -> Axes:
         ax: Where to draw; None for a new figure.
 
     Returns:
-        The axes.
+        The axes, with a 95 % interval for each lesion.
 
     Raises:
-        ValueError: If the dataset has no ``error`` over ``lesion``.
+        ValueError: If the dataset has no ``error`` over ``lesion``, as :func:`resnet_lesion.evaluate` returns it.
 
     Example:
         >>> import resnet_lesion as rl, timm, torch
@@ -148,10 +148,11 @@ def error_by_number_deleted(dataset: xr.Dataset, ax: Axes | None = None) -> Axes
         ax: Where to draw; None for a new figure.
 
     Returns:
-        The axes.
+        The axes, with the mean over the draws, each of them, and their 10th to 90th percentile.
 
     Raises:
-        ValueError: If the dataset has no ``error`` over ``n_deleted``.
+        ValueError: If the dataset has no ``error`` over ``n_deleted``, as ``Deletion.analyze`` returns it with
+            ``n_deleted``.
 
     Example:
         >>> import resnet_lesion as rl, timm, torch
@@ -188,10 +189,11 @@ def error_by_kendall_tau(dataset: xr.Dataset, ax: Axes | None = None) -> Axes:
         ax: Where to draw; None for a new figure.
 
     Returns:
-        The axes; Kendall's tau falls from left to right, so that the damage grows.
+        The axes, with a point for each draw and the mean for each number of swaps. Kendall's tau falls from left to
+        right, so that the damage grows.
 
     Raises:
-        ValueError: If the dataset has no ``kendall_tau`` and ``error``.
+        ValueError: If the dataset has no ``kendall_tau`` and ``error``, as ``Reorder.analyze`` returns them.
 
     Example:
         >>> import resnet_lesion as rl, timm, torch
@@ -227,10 +229,10 @@ def block_statistic(dataset: xr.Dataset, name: str = "branch_to_skip_ratio", ax:
         ax: Where to draw; None for a new figure.
 
     Returns:
-        The axes.
+        The axes, with a 95 % interval if the dataset has the variable's standard error.
 
     Raises:
-        ValueError: If the dataset has no such variable over ``layer``.
+        ValueError: If the dataset has no such variable over ``layer``, as ``BlockStatistics.analyze`` returns them.
 
     Example:
         >>> import resnet_lesion as rl, timm, torch
@@ -261,10 +263,10 @@ def training_curves(dataset: xr.Dataset, ax: Axes | None = None) -> Axes:
         ax: Where to draw; None for a new figure.
 
     Returns:
-        The axes: the validation error against the epoch if there was validation data, else the loss.
+        The axes, with the validation error against the epoch if there was validation data, else the loss.
 
     Raises:
-        ValueError: If the dataset has no ``train_loss`` over ``epoch``.
+        ValueError: If the dataset has no ``train_loss`` over ``epoch``, as :func:`resnet_lesion.train` returns it.
 
     Example:
         >>> import resnet_lesion as rl, timm, torch

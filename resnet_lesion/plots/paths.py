@@ -40,10 +40,11 @@ def path_lengths(dataset: xr.Dataset, ax: Axes | None = None) -> Axes:
         ax: Where to draw; None for a new figure.
 
     Returns:
-        The axes.
+        The axes, with the central 95 % of the paths coloured.
 
     Raises:
-        ValueError: If the dataset has no ``path_fraction`` over ``path_length``.
+        ValueError: If the dataset has no ``path_fraction`` over ``path_length``, as ``EffectivePath.analyze`` returns
+            it.
 
     Example:
         >>> import resnet_lesion as rl, timm, torch
@@ -79,7 +80,8 @@ def remaining_paths(dataset: xr.Dataset, ax: Axes | None = None) -> Axes:
         The axes, with a line for each of at most six numbers of deleted blocks.
 
     Raises:
-        ValueError: If the dataset has no ``remaining_fraction`` over ``path_length``.
+        ValueError: If the dataset has no ``remaining_fraction`` over ``path_length``, as ``Deletion.analyze`` returns
+            it with ``n_deleted``.
 
     Example:
         >>> import resnet_lesion as rl, timm, torch
@@ -121,7 +123,8 @@ def mean_gradient_by_length(dataset: xr.Dataset, ax: Axes | None = None) -> Axes
         it stays positive however few paths were drawn.
 
     Raises:
-        ValueError: If the dataset has no ``mean_gradient_norm`` over ``path_length``.
+        ValueError: If the dataset has no ``mean_gradient_norm`` over ``path_length``, as
+            ``PathGradient.analyze(method="sample")`` returns it.
 
     Example:
         >>> import resnet_lesion as rl, timm, torch
@@ -154,10 +157,11 @@ def sum_gradient_by_length(dataset: xr.Dataset, ax: Axes | None = None) -> Axes:
         ax: Where to draw; None for a new figure.
 
     Returns:
-        The axes, with a logarithmic scale.
+        The axes, with a logarithmic scale and the norm of the whole gradient.
 
     Raises:
-        ValueError: If the dataset has no ``sum_gradient_norm`` over ``path_length``.
+        ValueError: If the dataset has no ``sum_gradient_norm`` over ``path_length``, as
+            ``PathGradient.analyze(method="exact")`` returns it.
 
     Example:
         >>> import resnet_lesion as rl, timm, torch
@@ -188,10 +192,10 @@ def effective_paths(dataset: xr.Dataset, ax: Axes | None = None) -> Axes:
         ax: Where to draw; None for a new figure.
 
     Returns:
-        The axes: the paper's ``total_gradient`` or, in a dataset without it, the exact ``sum_gradient_share``.
+        The axes, with the paper's ``total_gradient`` or, in a dataset without it, the exact ``sum_gradient_share``.
 
     Raises:
-        ValueError: If the dataset has neither over ``path_length``.
+        ValueError: If the dataset has neither over ``path_length``, as ``EffectivePath.analyze`` returns them.
 
     Example:
         >>> import resnet_lesion as rl, timm, torch
@@ -223,7 +227,8 @@ def layer_gradient(dataset: xr.Dataset, ax: Axes | None = None) -> Axes:
         The axes. Colours are logarithmic over at most 12 decades; where no path has that length there is no colour.
 
     Raises:
-        ValueError: If the dataset has no ``layer_gradient_norm`` over ``layer`` and ``path_length``.
+        ValueError: If the dataset has no ``layer_gradient_norm`` over ``layer`` and ``path_length``, as
+            ``PathGradient.analyze(method="exact")`` returns it.
 
     Example:
         >>> import resnet_lesion as rl, timm, torch

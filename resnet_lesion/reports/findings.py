@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from resnet_lesion.results.quantities import area, decay_factor, groups, has, mean_over_draws, percent
+from resnet_lesion.results.kinds import kinds_of
+from resnet_lesion.results.quantities import area, decay_factor, groups, mean_over_draws, percent
 
 
 def findings(result: xr.Dataset | xr.DataTree) -> list[str]:
@@ -23,13 +24,9 @@ def findings(result: xr.Dataset | xr.DataTree) -> list[str]:
     Returns:
         Sentences, in the order of the groups.
     """
-    return [sentence for _, dataset in groups(result) for sentence in _findings(dataset)]
-
-
-def _findings(dataset: xr.Dataset) -> Iterator[str]:
-    for (name, *dims), find in _FINDINGS.items():
-        if has(dataset, name, *dims):
-            yield find(dataset)
+    return [
+        SENTENCES[kind](dataset) for _, dataset in groups(result) for kind in kinds_of(dataset) if kind in SENTENCES
+    ]
 
 
 def _deletion(dataset: xr.Dataset) -> str:
@@ -140,16 +137,17 @@ def _comparison(dataset: xr.Dataset) -> str:
     return f"{first}, {second}: {test}."
 
 
-_FINDINGS: dict[tuple[str, ...], Callable[[xr.Dataset], str]] = {
-    ("error", "layer"): _deletion,
-    ("error", "n_deleted"): _random_deletion,
-    ("remaining_fraction", "n_deleted"): _remaining,
-    ("kendall_tau",): _reorder,
-    ("layer_gradient_norm", "layer", "path_length"): _exact,
-    ("gradient_norm", "path_length"): _sampled,
-    ("path_fraction", "path_length"): _effective,
-    ("welch_p_value",): _comparison,
+SENTENCES: dict[str, Callable[[xr.Dataset], str]] = {
+    "deletion": _deletion,
+    "random_deletion": _random_deletion,
+    "remaining_paths": _remaining,
+    "reorder": _reorder,
+    "effective_path": _effective,
+    "sampled_path_gradient": _sampled,
+    "path_gradient": _exact,
+    "comparison": _comparison,
 }
+"""What each kind of result says; a kind that is not here says nothing."""
 
 
 def _three(values: NDArray[Any]) -> list[int]:

@@ -13,7 +13,8 @@ import xarray as xr
 
 from resnet_lesion.reports.findings import findings
 from resnet_lesion.reports.tables import is_number, table_of
-from resnet_lesion.results.quantities import groups, has
+from resnet_lesion.results.kinds import kinds_of
+from resnet_lesion.results.quantities import groups
 from resnet_lesion.runs.shards import Shard
 
 _WIDTH = 100
@@ -121,7 +122,7 @@ def _body(dataset: xr.Dataset) -> list[str]:
     sentences = [
         textwrap.fill(sentence, _WIDTH, initial_indent="  ", subsequent_indent="    ") for sentence in findings(dataset)
     ]
-    if has(dataset, "agrees", "claim"):  # sentences, too long for a table
+    if "claims" in kinds_of(dataset):  # sentences, too long for a table
         return [f"  {line}" for line in summarise_claims(dataset).splitlines()]
     return [*_aligned(table_of(dataset)), *sentences]
 

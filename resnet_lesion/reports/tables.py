@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import xarray as xr
 
+from resnet_lesion.results.kinds import kinds_of
 from resnet_lesion.results.quantities import has
 
 _ROWS = 6
@@ -25,8 +26,7 @@ def table_of(dataset: xr.Dataset) -> list[list[str]]:
     Returns:
         Rows of cells, the head first: a result's numbers, some of them where a dimension is long; else the variables.
     """
-    tabulate = next((table for needs, table in _TABLES.items() if has(dataset, *needs)), _variables)
-    return tabulate(dataset)
+    return next((TABLES[kind] for kind in kinds_of(dataset) if kind in TABLES), _variables)(dataset)
 
 
 def is_number(cell: str) -> bool:
@@ -90,7 +90,9 @@ def _heading(dataset: xr.Dataset, dim: str, chosen: list[int]) -> str:
 
 
 def _draws_table(dataset: xr.Dataset, dim: str) -> list[list[str]]:
-    """Tabulate mean and extremes over the draws along one dimension."""
+    """Tabulate mean and extremes over the draws along one dimension, if it is still there."""
+    if not has(dataset, "error", dim):
+        return _variables(dataset)
     columns = [name for name in ("kendall_tau", "error", "loss", "agreement") if has(dataset, name, dim)]
     chosen = _spread(dataset.sizes[dim])
     rows = [[_heading(dataset, dim, chosen), *(f"mean {name}" for name in columns), "error, range"]]
@@ -120,21 +122,26 @@ def _variables(dataset: xr.Dataset) -> list[list[str]]:
     return rows
 
 
-_TABLES: dict[tuple[str, ...], Callable[[xr.Dataset], list[list[str]]]] = {
-    ("error", "n_deleted"): lambda dataset: _draws_table(dataset, "n_deleted"),
-    ("error", "n_swaps"): lambda dataset: _draws_table(dataset, "n_swaps"),
-    ("error", "layer"): lambda dataset: _error_table(dataset, "layer", ranked=True),
-    ("error", "lesion"): lambda dataset: _error_table(dataset, "lesion", ranked=False),
-    ("path_fraction", "path_length"): lambda dataset: _profile_table(
-        dataset, "path_length", "path_count", "mean_gradient_norm", "sum_gradient_norm"
-    ),
-    ("sum_gradient_norm", "path_length"): lambda dataset: _profile_table(dataset, "path_length"),
-    ("mean_gradient_norm", "path_length"): lambda dataset: _profile_table(dataset, "path_length"),
-    ("welch_p_value",): _comparison_table,
-    ("agrees", "claim"): claims_table,
-    ("train_loss", "epoch"): lambda dataset: _profile_table(dataset, "epoch"),
-    ("branch_to_skip_ratio", "layer"): lambda dataset: _profile_table(dataset, "layer"),
+def _lengths_table(dataset: xr.Dataset) -> list[list[str]]:
+    """Tabulate what holds for each path length, but for what is counted or measured elsewhere."""
+    return _profile_table(dataset, "path_length", "path_count", "mean_gradient_norm", "sum_gradient_norm")
+
+
+TABLES: dict[str, Callable[[xr.Dataset], list[list[str]]]] = {
+    "deletion": lambda dataset: _error_table(dataset, "layer", ranked=True),
+    "random_deletion": lambda dataset: _draws_table(dataset, "n_deleted"),
+    "reorder": lambda dataset: _draws_table(dataset, "n_swaps"),
+    "evaluation": lambda dataset: _error_table(dataset, "lesion", ranked=False),
+    "effective_path": _lengths_table,
+    "path_lengths": _lengths_table,
+    "sampled_path_gradient": lambda dataset: _profile_table(dataset, "path_length"),
+    "path_gradient": lambda dataset: _profile_table(dataset, "path_length"),
+    "block_statistics": lambda dataset: _profile_table(dataset, "layer"),
+    "training": lambda dataset: _profile_table(dataset, "epoch"),
+    "comparison": _comparison_table,
+    "claims": claims_table,
 }
+"""The table of each kind of result; one of a kind that is not here has its variables listed."""
 
 
 def _spread(size: int, most: int = _ROWS) -> list[int]:

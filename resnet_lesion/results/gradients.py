@@ -18,7 +18,7 @@ from resnet_lesion.results.variables import provenance, variable
 _TITLE = "Effective path lengths"
 
 
-def effective_paths(sources: list[xr.Dataset], coverage: float, n_bootstrap: int, seed: int) -> xr.Dataset:
+def effective_lengths(sources: list[xr.Dataset], coverage: float, n_bootstrap: int, seed: int) -> xr.Dataset:
     """Derive the effective path lengths from PathGradient datasets; see ``EffectivePath.analyze``."""
     parts = []
     for source in sources:
@@ -42,7 +42,7 @@ def effective_of_study(sampled: xr.Dataset, exact: xr.Dataset) -> xr.Dataset:
     """Derive a study's effective path lengths from its two kinds of gradients, with where they came from."""
     measured = json.loads(sampled.attrs["options"])
     options = {"coverage": 0.95, "n_bootstrap": 1000, "seed": measured["seed"]}
-    dataset = effective_paths([sampled.merge(exact, compat="identical")], **options)
+    dataset = effective_lengths([sampled.merge(exact, compat="identical")], **options)
     return with_origin(dataset, sampled, {**options, "measured": measured})
 
 

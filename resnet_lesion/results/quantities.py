@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import xarray as xr
+from scipy.stats import linregress
 
 
 def groups(result: xr.Dataset | xr.DataTree) -> Iterator[tuple[str, xr.Dataset]]:
@@ -41,12 +43,26 @@ def area(mean_error: xr.DataArray) -> float:
 
 
 def decay_factor(gradient: xr.DataArray) -> float:
-    """Return the factor per block of the exponential fitted to a gradient norm against ``path_length``."""
-    positive = gradient.where((gradient > 0) & np.isfinite(gradient)).dropna("path_length")
-    if positive.size < 2:
-        return float("nan")
-    slope, _ = np.polyfit(positive["path_length"].values, np.log(positive.values), 1)
-    return float(np.exp(slope))
+    """Return the factor per block of the exponential fitted to a gradient norm against ``path_length``.
+
+    NaN if there are fewer than two lengths with a gradient.
+    """
+    positive = _positive(gradient)
+    return float(10 ** decay_line(positive).slope) if positive.size > 1 else float("nan")
+
+
+def decay_line(gradient: xr.DataArray) -> Any:
+    """Fit a straight line to the log10 of a gradient norm against ``path_length``, where there is a gradient.
+
+    Returns:
+        What SciPy's ``linregress`` returns.
+    """
+    positive = _positive(gradient)
+    return linregress(positive["path_length"].values, np.log10(positive.values))
+
+
+def _positive(gradient: xr.DataArray) -> xr.DataArray:
+    return gradient.where((gradient > 0) & np.isfinite(gradient)).dropna("path_length")
 
 
 def percent(share: float) -> str:

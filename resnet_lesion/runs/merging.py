@@ -13,6 +13,7 @@ import xarray as xr
 
 from resnet_lesion.results import storage
 from resnet_lesion.results.gradients import effective_of_study, over_draws
+from resnet_lesion.results.kinds import kinds_of
 from resnet_lesion.results.lesions import lesion_rates
 from resnet_lesion.runs.checkpoint import differences
 from resnet_lesion.runs.shards import Shard
@@ -175,9 +176,16 @@ def _over_lesions(shares: Sequence[xr.Dataset]) -> xr.Dataset:
 
 def _followed(dataset: xr.Dataset) -> xr.Dataset:
     """Return the dataset with what follows from its counts or norms."""
-    if "correct" in dataset:
-        return lesion_rates(dataset)
-    return over_draws(dataset) if "gradient_norm" in dataset else dataset
+    for kind in kinds_of(dataset):
+        dataset = FOLLOWING[kind](dataset) if kind in FOLLOWING else dataset
+    return dataset
+
+
+FOLLOWING: dict[str, Callable[[xr.Dataset], xr.Dataset]] = {
+    "lesion_sweep": lesion_rates,
+    "sampled_path_gradient": over_draws,
+}
+"""What follows, in a result of each kind, from what is over the images, and is not over the images itself."""
 
 
 def _sum(values: Sequence[Any], _weights: Sequence[int]) -> Any:

@@ -2,15 +2,19 @@ import matplotlib
 
 matplotlib.use("Agg")
 
+import inspect
+import pydoc
+import re
+
 import numpy as np
 import pytest
 import xarray as xr
 from helpers import synthetic
 from matplotlib import pyplot
 
-import resnet_lesion.reports.accessor  # noqa: F401
 from resnet_lesion import plots
 from resnet_lesion.plots import catalogue
+from resnet_lesion.reports.accessor import LesionAccessor
 
 
 @pytest.fixture(autouse=True)
@@ -36,19 +40,37 @@ def test_plot_draws_the_main_figure_of_every_result(make, title):
     assert make().lesion.plot().get_title("left") == f"{title}: tiny.test"
 
 
+FIGURES = {draw.__name__: draw for draws in catalogue.FIGURES.values() for draw in draws}
+
+
 def test_every_figure_has_a_method():
-    figures = {*catalogue._FIGURES, "block_statistic"}
     methods = {name for name in dir(xr.Dataset().lesion) if name.startswith("plot_")}
-    assert methods == {f"plot_{name}" for name in figures}
+    assert methods == {f"plot_{name}" for name in (*FIGURES, "block_statistic")}
     for group in synthetic.tree().leaves:
         dataset = group.to_dataset()
-        for name in catalogue._FIGURES.keys() & plots.available(dataset).keys():
+        for name in FIGURES.keys() & plots.available(dataset).keys():
             _, ax = pyplot.subplots()
             by_method = getattr(dataset.lesion, f"plot_{name}")(ax=ax)
             assert by_method is ax
-            by_function = catalogue._FIGURES[name][0](dataset)
+            by_function = FIGURES[name](dataset)
             assert by_method.get_title("left") == by_function.get_title("left")
             pyplot.close("all")
+
+
+@pytest.mark.parametrize("name", [*FIGURES, "block_statistic"])
+def test_a_figure_is_described_once_and_its_method_shows_that_less_the_dataset(name):
+    draw, method = getattr(plots, name), vars(LesionAccessor)[f"plot_{name}"]
+    of_function, of_method = (inspect.getdoc(one).splitlines() for one in (draw, method))
+    changed = [line for line in of_function if line not in of_method]
+    assert [line.split()[0] for line in changed] == ["dataset:", ">>>"]
+    new = [line for line in of_method if line not in of_function]
+    assert [re.sub(r"\(.*", "", line).split() for line in new] == [[">>>", f"result.lesion.plot_{name}"]]
+    assert method.__qualname__ == f"LesionAccessor.plot_{name}"
+    _, *options = inspect.signature(draw).parameters.values()
+    assert list(inspect.signature(getattr(xr.Dataset().lesion, f"plot_{name}")).parameters.values()) == options
+    assert f"plot_{name}(ax: 'Axes | None' = None)" in pydoc.render_doc(
+        getattr(xr.Dataset().lesion, f"plot_{name}"), renderer=pydoc.plaintext
+    ).replace("name: 'str' = 'branch_to_skip_ratio', ", "")
 
 
 def test_plot_block_statistic_takes_a_name():

@@ -1,71 +1,14 @@
 import json
 
 import numpy as np
-import pytest
 import xarray as xr
 from helpers import synthetic
 
 import resnet_lesion as rl
 from resnet_lesion.paper.comparison import compare
-from resnet_lesion.reports.findings import findings
-from resnet_lesion.reports.summary import as_json, summarise
-from resnet_lesion.results.quantities import groups, percent
+from resnet_lesion.reports.summary import as_json, source_of, summarise
+from resnet_lesion.results.quantities import groups
 from resnet_lesion.runs.shards import Shard
-
-
-@pytest.mark.parametrize(
-    ("share", "text"),
-    [
-        (0, "0 %"),
-        (0.0045, "0.45 %"),
-        (0.0134, "1.3 %"),
-        (0.0999, "10 %"),
-        (0.815, "81.5 %"),
-        (0.9996, "99.96 %"),
-        (0.99999, "99.99 %"),
-        (1, "100 %"),
-    ],
-)
-def test_percent(share, text):
-    assert percent(share) == text
-
-
-def test_findings_of_a_study_are_computed():
-    assert findings(synthetic.tree()) == [
-        "One block deleted: the median error is 2 % (none deleted: 2 %, inside the 95 % interval of 10 of the 12 "
-        "blocks); the worst is 50 %, without stages.0.blocks.0.",
-        "Many blocks deleted: the mean error is 10 % with 1 block, 20 % with 2 blocks and 60 % with 6 blocks deleted; "
-        "normalised area under the curve 0.35.",
-        "Paths left with 6 blocks deleted: 50 % of those through 1 block and 0.11 % of those through 6 blocks.",
-        "Blocks swapped: the mean error is 3 % at a mean Kendall's tau of 0.97, 15 % at a mean Kendall's tau of 0.85 "
-        "and 60 % at a mean Kendall's tau of 0.40.",
-        "Gradient of all paths of one length together: its norm is largest, 1, for paths through 0 blocks; all lengths "
-        "together are the gradient, but for 1e-07 of it at most.",
-        "Gradient along one path: with each block that the path passes its mean norm changes by a factor of 0.5, "
-        "fitted over 0 to 12 blocks.",
-        "Effective paths: 88 % of the gradient passes 2 to 6 blocks (61 % of the paths).",
-    ]
-
-
-def test_effective_paths_by_single_paths_and_by_sums():
-    single = synthetic.effective_path()
-    names = ("gradient_share", "effective_low", "effective_high")
-    sums = single[["path_fraction", *names]].rename({name: f"sum_{name}" for name in names})
-    text = "88 % of the gradient passes 2 to 6 blocks (61 % of the paths)"
-    (line,) = findings(sums.assign(sum_effective_high=1, sum_effective_low=1))
-    assert line == (
-        "Effective paths: 4.6 % of the gradient passes 1 block (0.29 % of the paths), "
-        "all paths of a length taken together."
-    )
-    (line,) = findings(single.merge(sums.assign(sum_effective_low=0, sum_effective_high=0)))
-    assert line.startswith(f"Effective paths: {text}; with all paths of a length taken together, ")
-
-
-def test_results_of_one_number_are_described_too():
-    one = synthetic.random_deletion().isel(n_deleted=[1])
-    assert findings(one)[0] == "Many blocks deleted: the mean error is 20 % with 2 blocks deleted."
-    alone = synthetic.reorder().isel(n_swaps=[2])
-    assert findings(alone) == ["Blocks swapped: the mean error is 60 % at a mean Kendall's tau of 0.40."]
 
 
 def test_summary_says_where_a_result_came_from_once():
@@ -132,22 +75,52 @@ def test_summary_of_a_comparison():
     )
 
 
-def test_a_gradient_of_one_length_decays_by_no_factor():
-    dataset = synthetic.sampled_path_gradient()
-    dead = dataset.where(dataset.path_length == 0, 0.0)
-    assert findings(dead) == ["Gradient along one path: only paths through 0 blocks carry any."]
-    assert findings(0 * dead) == ["Gradient along one path: no path carries any."]
-
-
-def test_blocks_without_effect_are_called_so():
-    dataset = synthetic.deletion()
-    dead = dataset.assign(loss=dataset.error * 0 + 2.0, baseline_loss=2.0, agreement=dataset.error * 0 + 1.0)
-    (sentence,) = findings(dead)
-    assert sentence.endswith("No block changes any output, as where branches begin at zero: is the network trained?")
-    (sentence,) = findings(dead.assign(loss=dead.loss + dataset.error))
-    assert "No block" not in sentence
-
-
 def test_a_shard_is_called_one():
     dataset = synthetic.deletion().assign_attrs(shard=Shard((1, 3)).to_json())
     assert "shard     1 of 3; resnet-lesion merge puts all together\n" in summarise(dataset)
+
+
+def test_summary_of_claims_has_three_lines_for_each():
+    claim = {
+        "figure": "6c",
+        "statement": "Effective paths are short",
+        "quantity": "longest effective path",
+        "paper": 17.0,
+        "ours": 13.0,
+        "low": 12.0,
+        "high": 14.25,
+        "criterion": "it is below 27",
+        "agrees": True,
+    }
+    unsure = claim | {"paper": np.nan, "low": np.nan, "high": np.nan, "agrees": False}
+    claims = xr.Dataset({name: ("claim", [claim[name], unsure[name]]) for name in claim})
+    assert summarise(claims).splitlines() == [
+        "Dataset",
+        "  6c        Effective paths are short: yes",
+        "            longest effective path: 13 (12 to 14.25); the paper 17",
+        "            yes if it is below 27",
+        "  6c        Effective paths are short: NO",
+        "            longest effective path: 13",
+        "            yes if it is below 27",
+    ]
+
+
+def test_attributes_say_where_a_result_came_from():
+    attrs = {
+        "model": "tiny",
+        "weights_sha256": "ab" * 32,
+        "n_blocks": 12,
+        "device": "cpu",
+        "dtype": "float32",
+        "autocast": "bfloat16",
+        "versions": '{"torch": "2.6.0", "timm": "1.0"}',
+        "title": "not said here",
+    }
+    assert source_of(attrs) == {
+        "model": "tiny",
+        "weights": "sha256 abababababababab...",
+        "blocks": 12,
+        "device": "cpu, float32, autocast to bfloat16",
+        "versions": "torch 2.6.0, timm 1.0",
+    }
+    assert source_of({}) == {}

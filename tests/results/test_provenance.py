@@ -1,3 +1,5 @@
+import datetime
+import hashlib
 import json
 import math
 
@@ -11,7 +13,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import resnet_lesion as rl
-from resnet_lesion.results.provenance import model_name, weights_hash
+from resnet_lesion.results.provenance import array_hash, layer_coords, model_name, now, origin, weights_hash
 
 SCALARS = {"total": (), "skipped": (), "baseline_correct": (), "baseline_error": (), "baseline_loss": ()}
 MEASURES = ("correct", "loss", "agreeing", "agreement", "error", "error_low", "error_high")
@@ -186,3 +188,37 @@ def test_no_image_is_lost_in_the_last_batch():
         assert int(found.total) == 10
         assert found.total_by_class.values.sum() == 10
         assert math.isclose(found.baseline_error, 1 - found.baseline_correct / 10)
+
+
+def test_blocks_have_names_stages_and_shortcuts():
+    network = rl.wrap(models.build())
+    for dim in ("layer", "position"):
+        coords = layer_coords(network, dim)
+        assert list(coords) == ["layer", "stage", "is_downsampling"]
+        assert {array.dims for array in coords.values()} == {(dim,)}
+        assert coords["layer"].values.tolist() == list(network.layers)
+        has_module = [branch.shortcut is not None for branch in network.branches]
+        assert coords["is_downsampling"].values.tolist() == has_module
+
+
+def test_options_of_every_type_are_written_as_json():
+    options = {"range": range(2), "array": np.arange(2), "number": np.float64(0.5), "set": {3}, "none": None, "x": str}
+    written = json.loads(origin(rl.wrap(models.build()), "A title", options)["options"])
+    assert written == {
+        "range": [0, 1], "array": [0, 1], "number": 0.5, "set": [3], "none": None, "x": "<class 'str'>"
+    }  # fmt: skip
+
+
+def test_the_time_is_utc_to_the_second():
+    before = datetime.datetime.now(datetime.UTC)
+    written = datetime.datetime.fromisoformat(now())
+    assert written.utcoffset() == datetime.timedelta(0)
+    assert written.microsecond == 0
+    assert before.replace(microsecond=0) <= written <= datetime.datetime.now(datetime.UTC)
+
+
+def test_the_hash_of_an_array_is_of_its_values_in_order():
+    table = np.arange(6).reshape(2, 3)
+    assert array_hash(table) == hashlib.sha256(b"".join(int(i).to_bytes(8, "little") for i in range(6))).hexdigest()
+    assert array_hash(np.asfortranarray(table)) == array_hash(table)
+    assert array_hash(table.T) != array_hash(table)

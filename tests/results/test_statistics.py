@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from resnet_lesion.results.statistics import wilson_interval
+from resnet_lesion.results.statistics import standard_error, wilson_interval
 
 
 @pytest.mark.parametrize("coverage", [0.5, 0.95, 0.999])
@@ -27,3 +27,13 @@ def test_elementwise():
     low, high = wilson_interval([[1, 2], [3, 4]], [[5, 5], [5, 10]])
     assert low.shape == high.shape == (2, 2)
     assert low[1, 1] == wilson_interval(4, 10)[0]
+
+
+def test_the_standard_error_is_that_of_a_loop():
+    values = [0.5, 2.0, 3.5, 7.0]
+    mean = sum(values) / 4
+    variance = sum((value - mean) ** 2 for value in values) / 3
+    assert standard_error(np.array(values)) == pytest.approx((variance / 4) ** 0.5)
+    assert standard_error(np.full(3, 2.0)) == 0
+    assert np.isnan(standard_error(np.array([2.0])))
+    assert np.isnan(standard_error(np.array([])))
