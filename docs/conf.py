@@ -1,12 +1,11 @@
 """The documentation's build: ``sphinx-build -W docs docs/_build``; every code cell is executed, offline."""
 
 import os
-import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
 # what the cells import, whatever their folder
-os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+HELPERS = str(Path(__file__).parent / "helpers")
+os.environ["PYTHONPATH"] = os.pathsep.join([HELPERS, os.environ.get("PYTHONPATH", "")])
 os.environ["HF_HUB_OFFLINE"] = "1"
 # notebooks without widgets are what is wanted here
 os.environ["PYTHONWARNINGS"] = "ignore:IProgress not found"

@@ -1,4 +1,4 @@
-"""All figures by name, and which of them a result has; each is drawn on the axes given or on new ones."""
+"""Every figure by name, drawn on the axes given or on new ones. Below: results."""
 
 from resnet_lesion.plots.catalogue import available as available
 from resnet_lesion.plots.catalogue import figures as figures

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import write_tables
-from examples import option_a_resnet
+import option_a_resnet
 
 import resnet_lesion as rl
 from resnet_lesion.testing import check_adapter
@@ -26,7 +26,7 @@ def test_the_table_of_single_deletions_is_that_of_the_results():
 
 def test_sections_are_replaced_between_their_markers(tmp_path):
     page = tmp_path / "page.md"
-    start, end = "<!-- table x: written by docs/write_tables.py -->", "<!-- end of table x -->"
+    start, end = "<!-- table x: written by docs/helpers/write_tables.py -->", "<!-- end of table x -->"
     page.write_text(f"before\n{start}\nold\n{end}\nafter\n")
     write_tables.write_section(page, "x", write_tables.table(["a", "b"], [["1", "2|3"]]))
     assert page.read_text() == f"before\n{start}\n| a | b |\n| --- | --- |\n| 1 | 2\\|3 |\n{end}\nafter\n"
