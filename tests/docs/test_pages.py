@@ -4,10 +4,10 @@ import re
 import zipfile
 from pathlib import Path
 
+import option_a_resnet
 import pytest
 import torch
 import write_tables
-import option_a_resnet
 
 import resnet_lesion as rl
 from resnet_lesion.testing import check_adapter
