@@ -11,6 +11,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
 
 from resnet_lesion.plots.drawing import BLUE, GREY
 
@@ -25,7 +26,7 @@ LAYERS = (
 CELL = 0.215  # as wide as a column of the picture, in inches
 
 Imports = dict[str, dict[str, set[str]]]
-"""Of each file the files that it imports, and the names that it takes from each: none if it takes the file whole."""
+"""For each file, the files it imports and the names it takes from each: none if it imports the file as a whole."""
 
 
 def imports(package: Path = PACKAGE) -> Imports:
@@ -69,7 +70,7 @@ def layer_of(file: str) -> str:
 
 
 def between_layers(files: Imports) -> dict[str, Counter[str]]:
-    """Count how many times the files of each layer import a file of which layer, their own among them."""
+    """Count, for each layer, how many times its files import a file of each layer, their own among them."""
     counted: dict[str, Counter[str]] = {layer_of(file): Counter() for file in files}
     for file, others in files.items():
         counted[layer_of(file)].update(map(layer_of, others))
@@ -83,7 +84,7 @@ def upward(files: Imports, layers: tuple[str, ...] = LAYERS) -> list[str]:
 
 
 def circle(graph: Mapping[str, Iterable[str]]) -> list[str]:
-    """Return the names along a circle of imports, or none if there is no circle; a name's import of itself is none."""
+    """Return the names along a circle of imports, or an empty list; what a name imports of itself does not count."""
     try:
         TopologicalSorter({name: set(others) - {name} for name, others in graph.items()}).prepare()
     except CycleError as error:
@@ -92,7 +93,7 @@ def circle(graph: Mapping[str, Iterable[str]]) -> list[str]:
 
 
 def right_below(between: Mapping[str, Iterable[str]]) -> dict[str, list[str]]:
-    """Return the layers right below each: those that it imports, but for what it reaches through another of them."""
+    """Return the layers right below each: those that it imports and does not also reach through another."""
     others = {name: set(imported) - {name} for name, imported in between.items()}
     reached: dict[str, set[str]] = {}
     for name in TopologicalSorter(others).static_order():  # the lowest first
@@ -165,7 +166,7 @@ def _describe(ax: Axes, row: int, layer: str, files: list[str]) -> None:
 
 
 def _cell(ax: Axes, x: float, row: int, times: int, colour: str, ink: str) -> None:
-    ax.add_patch(plt.Rectangle((x, row), CELL, 1, facecolor=colour, edgecolor="white"))
+    ax.add_patch(Rectangle((x, row), CELL, 1, facecolor=colour, edgecolor="white"))
     ax.text(x + CELL / 2, row + 0.5, str(times or ""), ha="center", va="center", fontsize=7.5, color=ink)
 
 
