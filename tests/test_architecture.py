@@ -114,6 +114,13 @@ def test_an_import_of_the_face_is_seen(planted, line):
     assert upward(files, ("__init__", "cellar")) == ["cellar.stones imports __init__"]
 
 
+def test_a_stub_is_read_with_its_file(planted):
+    files = planted(
+        {"__init__.py": "import house.x.a", "__init__.pyi": "from house.y.b import c", "x/a.py": "", "y/b.py": ""}
+    )
+    assert files["__init__"] == {"x.a": set(), "y.b": {"c"}}
+
+
 def test_circles_of_files_and_of_folders_are_seen(planted):
     files = planted({"x/a.py": "from house.y import b", "y/b.py": "from house.x.c import d", "x/c.py": ""})
     assert circle(files) == []

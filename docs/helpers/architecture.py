@@ -30,7 +30,7 @@ Imports = dict[str, dict[str, set[str]]]
 
 
 def imports(package: Path = PACKAGE) -> Imports:
-    """Read what the package's files import from one another, wherever in them: in a function, or for types only.
+    """Read what the package's files import from one another, wherever in them: in a function, for types, or in a stub.
 
     Args:
         package: The package's folder.
@@ -38,17 +38,19 @@ def imports(package: Path = PACKAGE) -> Imports:
     Returns:
         What each file imports. A file's name is its path with dots: ``blocks.branch``, ``blocks.__init__``, ``checks``.
     """
-    paths = {".".join(path.relative_to(package).with_suffix("").parts): path for path in sorted(package.rglob("*.py"))}
-    found: Imports = {name: {} for name in paths}
-    for name, path in paths.items():
+    # a stub says what its file imports when it is asked for it
+    paths = [*sorted(package.rglob("*.py")), *sorted(package.rglob("*.pyi"))]
+    names = [".".join(path.relative_to(package).with_suffix("").parts) for path in paths]
+    found: Imports = {name: {} for name in names}
+    for name, path in zip(names, paths, strict=True):
         for module, taken in _imported(ast.parse(path.read_text()), [package.name, *name.split(".")]):
             if module[0] != package.name:
                 continue
             inside = [".".join(module[1:]), ".".join([*module[1:], "__init__"])]
             within = [f"{inside[0]}.{taken}".lstrip("."), f"{inside[0]}.{taken}.__init__".lstrip(".")] if taken else []
             # what is taken may be a file itself
-            whole = next((file for file in within if file in paths), None)
-            target = whole or next(file for file in inside if file in paths)
+            whole = next((file for file in within if file in found), None)
+            target = whole or next(file for file in inside if file in found)
             found[name].setdefault(target, set()).update([taken] if taken and not whole else [])
     return found
 
