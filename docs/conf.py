@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 # what the cells import, whatever their folder
 HELPERS = str(Path(__file__).parent / "helpers")
@@ -29,3 +30,13 @@ nb_execution_timeout = 600
 nb_merge_streams = True
 nb_render_markdown_format = "myst"  # CommonMark has no tables
 suppress_warnings = ["mystnb.unknown_mime_type"]
+
+
+def setup(app: Any) -> None:
+    """Leave out of a folder's docstring which layers are below it: that is for those who read the code."""
+
+    def docstring(_app: Any, what: str, _name: str, _object: Any, _options: Any, lines: list[str]) -> None:
+        if what == "module":
+            lines[:] = [line.partition(" Below:")[0] for line in lines]
+
+    app.connect("autodoc-process-docstring", docstring)
