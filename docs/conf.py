@@ -1,12 +1,12 @@
 """The documentation's build: ``sphinx-build -W docs docs/_build``; every code cell is executed, offline."""
 
 import os
-import sys
 from pathlib import Path
+from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent))
 # what the cells import, whatever their folder
-os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+HELPERS = str(Path(__file__).parent / "helpers")
+os.environ["PYTHONPATH"] = os.pathsep.join([HELPERS, os.environ.get("PYTHONPATH", "")])
 os.environ["HF_HUB_OFFLINE"] = "1"
 # notebooks without widgets are what is wanted here
 os.environ["PYTHONWARNINGS"] = "ignore:IProgress not found"
@@ -30,3 +30,13 @@ nb_execution_timeout = 600
 nb_merge_streams = True
 nb_render_markdown_format = "myst"  # CommonMark has no tables
 suppress_warnings = ["mystnb.unknown_mime_type"]
+
+
+def setup(app: Any) -> None:
+    """Leave out of a folder's docstring which layers are below it: that is for those who read the code."""
+
+    def docstring(_app: Any, what: str, _name: str, _object: Any, _options: Any, lines: list[str]) -> None:
+        if what == "module":
+            lines[:] = [line.partition(" Below:")[0] for line in lines]
+
+    app.connect("autodoc-process-docstring", docstring)

@@ -51,7 +51,7 @@ def test_the_page_says_the_same(answers):
     said = write_tables.section(write_tables.MODELS_PAGE, "models")
     if f"timm {timm.__version__}," not in said:
         pytest.skip(f"the page's table is of another version than timm {timm.__version__}")
-    assert said == write_tables.models_table(answers.values()), "run python docs/write_tables.py --models"
+    assert said == write_tables.models_table(answers.values()), "run python docs/helpers/write_tables.py --models"
 
 
 def test_every_structure_of_a_resnet_by_value(answers, pool):

@@ -1,1 +1,1 @@
-"""A faster copy of a network. Below: engines, results."""
+"""A faster copy of a network: the same function up to rounding. Below: engines, results."""

@@ -1,1 +1,1 @@
-"""One residual block, and what its adapter says of it. Imports nothing of the package but errors and checks."""
+"""One residual block, and what its adapter says of it. Below: errors."""

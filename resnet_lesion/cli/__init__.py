@@ -1,1 +1,1 @@
-"""The command ``resnet-lesion``. Below: everything."""
+"""The command ``resnet-lesion`` and its subcommands. Below: paper, reports."""

@@ -1,1 +1,1 @@
-"""Images and networks by name, through timm. Below: runs."""
+"""Images and networks by name, through timm. Below: runs, digits."""

@@ -1,1 +1,1 @@
-"""A model seen as n residual blocks in a row. Below: blocks."""
+"""A model seen as n residual blocks in a row. Below: blocks, checks."""

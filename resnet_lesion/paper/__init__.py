@@ -1,1 +1,1 @@
-"""The paper's experiments, and its claims beside what came out. Below: analyzers, training, loading."""
+"""The paper's experiments, and its claims beside what came out. Below: loading, training, analyzers."""

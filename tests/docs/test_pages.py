@@ -4,10 +4,10 @@ import re
 import zipfile
 from pathlib import Path
 
+import option_a_resnet
 import pytest
 import torch
 import write_tables
-from examples import option_a_resnet
 
 import resnet_lesion as rl
 from resnet_lesion.testing import check_adapter
@@ -26,7 +26,7 @@ def test_the_table_of_single_deletions_is_that_of_the_results():
 
 def test_sections_are_replaced_between_their_markers(tmp_path):
     page = tmp_path / "page.md"
-    start, end = "<!-- table x: written by docs/write_tables.py -->", "<!-- end of table x -->"
+    start, end = "<!-- table x: written by docs/helpers/write_tables.py -->", "<!-- end of table x -->"
     page.write_text(f"before\n{start}\nold\n{end}\nafter\n")
     write_tables.write_section(page, "x", write_tables.table(["a", "b"], [["1", "2|3"]]))
     assert page.read_text() == f"before\n{start}\n| a | b |\n| --- | --- |\n| 1 | 2\\|3 |\n{end}\nafter\n"
@@ -72,3 +72,28 @@ def test_no_figure_is_typed_on_a_page_of_the_gallery(page):
     prose = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
     # what was done may be said, such as 23 of 54 blocks; what came out may not
     assert re.findall(r"\d+(?:\.\d+)? ?%|\b0\.\d+", prose) == []
+
+
+PAGES = [*ROOT.glob("*.md"), *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def missing(page):
+    """List the files that a page links to or names, with their folder, but that are not there."""
+    text = page.read_text()
+    linked = [name for name in re.findall(r"\]\(([^)#:\s]+)[)#]", text) if not (page.parent / name).exists()]
+    # from the root, or from the package on; foo is what nobody has written yet
+    named = [name for name in re.findall(r"`((?:\w+/)+(?!foo\.)[\w*]+\.py)`", text) if not [*ROOT.glob(name)]]
+    return linked + [name for name in named if not [*(ROOT / "resnet_lesion").glob(name)]]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=[str(page.relative_to(ROOT)) for page in PAGES])
+def test_the_files_that_a_page_names_exist(page):
+    assert missing(page) == []
+
+
+def test_a_file_that_is_gone_is_seen(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text(
+        "[here](page.md), [gone](gone.md#part), `runs/run.py`, `runs/gone.py`, `tests/helpers/reference*.py`"
+    )
+    assert missing(page) == ["gone.md", "runs/gone.py"]

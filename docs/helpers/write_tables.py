@@ -1,7 +1,7 @@
 """Write the tables of the documentation from results and from the code itself, so that none is typed.
 
-python docs/write_tables.py            # those from saved results
-python docs/write_tables.py --models   # also the models' table: minutes
+python docs/helpers/write_tables.py            # those from saved results
+python docs/helpers/write_tables.py --models   # also the models' table: minutes
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import xarray as xr
 
 import resnet_lesion as rl
 
-DOCS = Path(__file__).parent
+DOCS = Path(__file__).parents[1]
 OPTION_A = {
     "ResNet-20": DOCS / "results" / "resnet20-cifar10-jpeg.nc",
     "ResNet-32": DOCS / "results" / "resnet32-cifar10-jpeg.nc",
@@ -96,7 +96,7 @@ def _kind(answer: rl.Support) -> str:
 
 
 def _markers(name: str) -> tuple[str, str]:
-    return f"<!-- table {name}: written by docs/write_tables.py -->", f"<!-- end of table {name} -->"
+    return f"<!-- table {name}: written by docs/helpers/write_tables.py -->", f"<!-- end of table {name} -->"
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from write_tables import table
 import resnet_lesion as rl
 from resnet_lesion.reports.tables import claims_table
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(__file__).parents[1] / "results"
 
 
 def reproduction(name: str = "digits") -> xr.DataTree:
