@@ -138,31 +138,6 @@ def test_a_shortcut_without_its_whole_gradient_is_caught():
         checked(adapter)
 
 
-@pytest.mark.parametrize(
-    ("parts", "words"),
-    [
-        (
-            {"entry": nn.Identity(), "exit": "b"},
-            r"expected Branch\(entry=...\) as the name of a submodule, got Identity",
-        ),
-        ({"entry": "a", "exit": None}, r"expected Branch\(exit=...\) as the name of a submodule, got None"),
-        (
-            {"entry": "a", "exit": "b", "scale": torch.ones(1)},
-            r"Branch\(scale=...\) as a number, the name .* got Tensor",
-        ),
-        ({"entry": "a", "exit": "b", "post": 1.0}, r"Branch\(post=...\) as the name of a submodule, a function"),
-    ],
-)
-def test_parts_of_the_wrong_kind_are_refused(parts, words):
-    with pytest.raises(TypeError, match=words):
-        rl.Branch(**parts)
-
-
-def test_an_adapter_that_returns_something_else_is_refused():
-    with pytest.raises(TypeError, match=r"adapter of .*Halved to return a Branch, a Chain or None, got str 'conv'"):
-        checked(lambda block: "conv")
-
-
 def test_path_gradients_of_a_wrong_adapter_come_with_a_warning():
     block = Halved()
     block.adapter = lambda _: dataclasses.replace(RIGHT, post=torch.relu)
