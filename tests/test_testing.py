@@ -81,6 +81,20 @@ def test_a_model_without_blocks_is_refused():
         check_adapter(torch.nn.Linear(2, 2), torch.zeros(1, 2))
 
 
+def test_a_branch_that_is_always_zero_is_refused_as_nothing_shows():
+    class Silent(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body, self.mute = nn.Linear(3, 3), rl.Function(lambda x: 0 * x)
+
+        def forward(self, x):
+            return x + self.mute(self.body(x))
+
+    rl.register_adapter(Silent)(lambda _block: rl.Branch(entry="body", exit="mute"))
+    with pytest.raises(rl.AdapterError, match="block '0': the exit 'mute' is zero"):
+        check_adapter(nn.Sequential(Silent()), torch.randn(2, 3))
+
+
 class Halved(nn.Module):
     """Its branch counts half, its shortcut is a projection, and a SiLU follows."""
 
