@@ -81,6 +81,7 @@ class Calls(nn.Module):
             lambda a, b, x: b(a(x), x),
             "'blocks.1' to be called with one tensor, got 2 positional arguments and no keywords",
         ),
+        (lambda a, b, x: b(a(x), extra=x), r"'blocks.1' to be called with one tensor, got 1 positional .* \['extra'\]"),
     ],
 )
 def test_blocks_that_do_not_run_once_each_in_order_are_refused(call, message):

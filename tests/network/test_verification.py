@@ -171,6 +171,21 @@ def test_the_deviations_of_chains_are_relative_to_what_the_module_computes():
     assert 0 < max(found) < 1e-15
 
 
+def test_what_the_model_overwrites_later_is_compared_as_it_was():
+    class Clears(Transformer):
+        def forward(self, x):
+            x = self.stem(x)
+            y = self.blocks(x)
+            result = self.head(y.mean(1))
+            x.zero_()
+            y.zero_()
+            return result
+
+    model, x = models.randomised(Clears(n_blocks=1)).double(), models.images(2, (TOKENS, 4))
+    with torch.no_grad():
+        assert verify_chains(model, rl.wrap(model).chains, x) == [0.0]
+
+
 def test_without_chains_nothing_runs():
     assert verify_chains(nn.Identity(), [], "nothing a model takes") == []
 
