@@ -225,7 +225,7 @@ def test_further_arguments_are_those_of_each_image():
 
     model = models.randomised(Weighted(models.PostActivation)).double()
     (x, targets), weight = models.data(3), torch.tensor([1.0, -2.0, 0.5]).double()
-    network, linear = linearized(model, x, targets, args=(weight, 3.0), n_gradients=4)
+    network, linear = linearized(model, x, targets, args=(weight, 3.0), n_gradients=9)
     with network.isolated():
         gradients = [found for _, found in linear.by_length(6)][-1]
         found = linear.before(0, gradients).sum(0) / linear.scale
