@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from resnet_lesion.blocks.block import Block
 from resnet_lesion.engines.linearization import BlockGraph
 from resnet_lesion.errors import HOW_TO, AdapterError
+from resnet_lesion.network.precision import relative_deviation
 from resnet_lesion.network.residual_network import ResidualNetwork, wrap
 from resnet_lesion.network.routing import route
 
@@ -96,23 +97,19 @@ def randomize(model: nn.Module, generator: torch.Generator) -> None:
 
 
 def _identity(block: Block, x: Tensor) -> float:
-    residuals: list[Tensor] = []
-    with torch.no_grad(), ExitStack() as stack:
-        exit_ = block.part(block.branch.exit)
-        stack.enter_context(exit_.register_forward_hook(lambda _m, _a, output: residuals.append(output.clone())))
+    with torch.no_grad(), block.kept_residual() as take_residual:
         y = block.module(x.clone())
-        if not any(bool(residual.any()) for residual in residuals):
-            raise AdapterError(f"block {block.layer!r}: the exit {block.branch.exit!r} is zero or does not run.")
-        expected = block.combine(x, residuals[0])
+        residual = take_residual()
+        if not residual.any():
+            raise AdapterError(f"block {block.layer!r}: the exit {block.branch.exit!r} is zero.")
+        expected = block.combine(x, residual)
     return _checked(block, "block(x) is not post(shortcut(x) + scale(branch(x)))", expected, y)
 
 
 def _deletion(block: Block, x: Tensor) -> float:
-    with torch.no_grad(), ExitStack() as stack:
-        exit_ = block.part(block.branch.exit)
-        stack.enter_context(exit_.register_forward_hook(_zeros))
-        zeroed = block.module(x.clone())
     with torch.no_grad():
+        with block.part(block.branch.exit).register_forward_hook(_zeros):
+            zeroed = block.module(x.clone())
         deleted = block.without_branch(x)
     deviation = _checked(block, f"deleting it is not zeroing its exit {block.branch.exit!r}", deleted, zeroed)
     if not torch.equal(zeroed, deleted):
@@ -164,8 +161,7 @@ _FIX = f" Correct its adapter; see {HOW_TO}."
 
 
 def _checked(block: Block, what: str, got: Tensor, expected: Tensor) -> float:
-    size = float(expected.abs().max())
-    deviation = float((got - expected).abs().max()) / (size or 1.0)
+    deviation = relative_deviation(got, expected)
     if not deviation <= TOLERANCE:
         raise AdapterError(
             f"block {block.layer!r} ({type(block.module).__name__}): {what}; relative deviation {deviation:.3g}.{_FIX}"

@@ -19,7 +19,7 @@ from resnet_lesion.engines.plan import Plan
 from resnet_lesion.engines.streams import forward_lesions
 from resnet_lesion.errors import AdapterError
 from resnet_lesion.network.orders import whole
-from resnet_lesion.network.precision import Autocast, precision, rounding_unit
+from resnet_lesion.network.precision import Autocast, precision, relative_deviation, rounding_unit
 from resnet_lesion.network.residual_network import ResidualNetwork, wrap
 from resnet_lesion.results.provenance import weights_hash
 
@@ -170,7 +170,7 @@ def accelerate(
         compile=compile,
         n_images=len(inputs),
         equal_predictions=float((_predictions(found) == _predictions(expected)).double().mean()),
-        deviation=_deviation(found, expected),
+        deviation=relative_deviation(found.double(), expected.double()),
         rounding=_rounding(original, inputs, autocast),
     )
     network.attrs = {
@@ -222,12 +222,7 @@ def _rounding(network: ResidualNetwork, inputs: Tensor, autocast: Autocast) -> f
         with precision(network.device, autocast):
             coarse = network.trace(inputs).output
         fine, unit = ResidualNetwork(copy.deepcopy(network.model).double()).trace(inputs).output, 1.0
-    return _deviation(coarse, fine) * unit
-
-
-def _deviation(found: Tensor, expected: Tensor) -> float:
-    difference, size = float((found.double() - expected.double()).abs().max()), float(expected.abs().max())
-    return difference / size if size else difference
+    return relative_deviation(coarse.double(), fine.double()) * unit
 
 
 def _predictions(outputs: Tensor) -> Tensor:

@@ -124,20 +124,15 @@ class BlockStatistics:
 
 def _statistics(network: ResidualNetwork, piece: Microbatch, sign: int) -> Tensor:
     """Return the sums over the images, (3, n_blocks)."""
-    residuals: list[Tensor] = []
     ends: list[tuple[Tensor, Tensor]] = []  # inputs and outputs
-
-    def at_exit(_module: nn.Module, _args: Any, output: Tensor) -> Tensor:
-        residuals.append(output)
-        return output.clone()  # the block may add the shortcut to it in place
 
     def at_block(_module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
         ends.append((args[0].detach(), output))
         return output.clone()  # the next block may work on it in place
 
     with ExitStack() as stack, torch.enable_grad():
+        take_residual = [stack.enter_context(block.kept_residual()) for block in network.blocks]
         for block in network.blocks:
-            stack.enter_context(block.part(block.branch.exit).register_forward_hook(at_exit))
             stack.enter_context(block.module.register_forward_hook(at_block))
         leaf = (
             piece.inputs.detach().clone().requires_grad_()
@@ -148,8 +143,8 @@ def _statistics(network: ResidualNetwork, piece: Microbatch, sign: int) -> Tenso
     gradients = torch.autograd.grad(logits, [y for _, y in ends], head[0])
     rows = []
     with torch.no_grad():
-        for block, residual, (x, y), gradient in zip(network.blocks, residuals, ends, gradients, strict=True):
-            skip, scaled = block.shortcut(x), block.scale(residual.clone())
+        for block, take, (x, y), gradient in zip(network.blocks, take_residual, ends, gradients, strict=True):
+            skip, scaled = block.shortcut(x), block.scale(take().clone())
             norms = [torch.linalg.vector_norm(t.flatten(1), dim=1, dtype=torch.float64) for t in (scaled, skip)]
             at_sum = _before_post(block, skip + scaled, gradient)
             values = torch.stack([norms[0] / norms[1], _cosine(skip, y), _cosine(scaled, -at_sum)])

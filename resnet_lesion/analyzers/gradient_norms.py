@@ -143,7 +143,7 @@ def exact_norms(
                 by_image.append(norms.T.where(batch.counts[:, None], torch.nan))
             whole = full_gradient(network, batch.inputs, batch.objective, (), options.wrt)
             of_whole += norms_of(whole[None]).sum()
-            torch.maximum(delta, relative_deviation(gradients.sum(0) / linear.scale, whole).max(), out=delta)
+            torch.maximum(delta, convergence_delta(gradients.sum(0) / linear.scale, whole).max(), out=delta)
     _require_finite(torch.cat([by_layer.flatten(), at_input, of_whole[None]]), network)
     if longest == n and float(delta) > _DEVIATION:
         warnings.warn(
@@ -270,8 +270,10 @@ def norms_of(gradients: Tensor) -> Tensor:
     return norms
 
 
-def relative_deviation(gradients: Tensor, whole: Tensor) -> Tensor:
+def convergence_delta(gradients: Tensor, whole: Tensor) -> Tensor:
     """Return the norm of the difference relative to that of ``whole`` for each image, (N,)."""
+    # Not network.precision's relative_deviation, which compares the largest entries over the batch: gradients of the
+    # images that the network is sure of are smaller by orders of magnitude, and those of the others would hide them.
     difference = norms_of((gradients - whole)[None])[0]
     size = norms_of(whole[None])[0]
     return torch.where(size > 0, difference / size, difference)

@@ -23,8 +23,8 @@ from resnet_lesion.analyzers.attribution import (
 from resnet_lesion.analyzers.gradient_norms import (
     GradientOptions,
     ObjectiveName,
+    convergence_delta,
     exact_norms,
-    relative_deviation,
     sampled_norms,
 )
 from resnet_lesion.checks import as_count, as_counts, as_positive
@@ -275,4 +275,4 @@ class PathGradient(BlockAttribution, GradientAttribution):  # type: ignore[misc]
                 wrt_block(self.network, wrt),
             )
         (attributions,) = attributions if isinstance(attributions, tuple) else (attributions,)
-        return relative_deviation(attributions.to(whole), whole)
+        return convergence_delta(attributions.to(whole), whole)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -78,6 +79,36 @@ class Block:
         if self.branch.post is not None and y.untyped_storage().data_ptr() == x.untyped_storage().data_ptr():
             y = y.clone()  # an in-place ReLU would write into x, which other lesions still need
         return self.post(y)
+
+    @contextmanager
+    def kept_residual(self) -> Iterator[Callable[[], Tensor]]:
+        """Keep what the branch returns while the block runs.
+
+        Yields:
+            A function to call when the block has run: it hands out the output of the branch's exit and keeps it no
+            longer. It raises an AdapterError unless the exit ran exactly once.
+        """
+        kept: list[Tensor] = []
+
+        def keep(_module: nn.Module, _args: Any, output: Tensor) -> Tensor | None:
+            # The block may add the shortcut in place. Where gradients are recorded, it does so to a copy, since the
+            # graph may need the values of the output itself; elsewhere it runs exactly as it does unobserved.
+            copy = output.clone()
+            kept.append(output if output.requires_grad else copy)
+            return copy if output.requires_grad else None
+
+        def take() -> Tensor:
+            residuals = kept.copy()
+            kept.clear()
+            if len(residuals) != 1:
+                raise AdapterError(
+                    f"block {self.layer!r} ({type(self.module).__name__}) ran its branch exit {self.branch.exit!r} "
+                    f"{len(residuals)} times; expected once. Name a module that only the branch uses; see {HOW_TO}."
+                )
+            return residuals[0]
+
+        with self.part(self.branch.exit).register_forward_hook(keep):
+            yield take
 
     def _apply(self, transform: Transform | float, x: Tensor) -> Tensor:
         if transform is None:

@@ -140,12 +140,12 @@ def _class_name(cls: type) -> str:
 
 
 @register_adapter(Residual)
-def _residual(block: Residual) -> Branch:
+def _branch_of_residual(block: Residual) -> Branch:
     return Branch(entry="branch", exit="branch", shortcut=None if block.shortcut is None else "shortcut")
 
 
 @register_adapter(Plain)
-def _plain(_block: Plain) -> Branch:
+def _branch_of_plain(_block: Plain) -> Branch:
     return Branch(entry="branch", exit="branch", skip=False)
 
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from resnet_lesion.blocks.block import Block, Forward, replaced_forwards
 from resnet_lesion.engines.plan import Plan
-from resnet_lesion.errors import AdapterError, PathsError
+from resnet_lesion.errors import PathsError
 from resnet_lesion.network.forward_pass import check_run_order
 from resnet_lesion.network.orders import DELETED, IntArray
 from resnet_lesion.network.precision import autocast_dtype
@@ -215,21 +215,9 @@ class BlockGraph:
 
     def __init__(self, block: Block, x: Tensor, n_gradients: int) -> None:
         self._leaf = _repeated(x, _lanes(x, n_gradients)).requires_grad_()
-        residuals: list[Tensor] = []
-
-        def keep(_module: nn.Module, _args: Any, output: Tensor) -> Tensor:
-            residuals.append(output)
-            return output.clone()  # the block may add the shortcut to it in place
-
-        with ExitStack() as stack:
-            stack.enter_context(block.part(block.branch.exit).register_forward_hook(keep))
+        with block.kept_residual() as take_residual:
             block.module.forward(self._leaf)
-        if len(residuals) != 1:
-            raise AdapterError(
-                f"block {block.layer!r} ran its branch exit {block.branch.exit!r} {len(residuals)} times; "
-                "expected once."
-            )
-        self._branch = block.scale(residuals[0])
+        self._branch = block.scale(take_residual())
         self._shortcut = None if block.has_identity_shortcut else block.shortcut(self._leaf)
         self._sum: Tensor | None = None
         if block.branch.post is not None:

@@ -1,4 +1,4 @@
-"""What convolutions and matrix products compute in: autocast and TensorFloat-32."""
+"""The precision that convolutions and matrix products compute in, and how far its rounding moves a result."""
 
 from __future__ import annotations
 
@@ -7,8 +7,13 @@ from contextlib import contextmanager
 from typing import Any, Literal, TypeAlias
 
 import torch
+from torch import Tensor
 
 Autocast: TypeAlias = torch.dtype | Literal["tf32"] | None
+
+
+# A block put together from its parts does what it does itself, perhaps in another order: some roundings apart.
+_ROUNDINGS = 16
 
 
 @contextmanager
@@ -43,7 +48,25 @@ def _tf32() -> Iterator[None]:
 
 
 def rounding_unit(autocast: Autocast, dtype: torch.dtype) -> float:
+    """Return the distance from 1 to the next larger number in what is computed in: autocast's precision or the dtype.
+
+    TensorFloat-32 has 10 bits behind the point.
+    """
     return 2.0**-10 if isinstance(autocast, str) else torch.finfo(autocast or dtype).eps
+
+
+def relative_deviation(found: Tensor, expected: Tensor) -> float:
+    """Return the largest difference between two tensors relative to the largest entry of the expected one.
+
+    The difference itself where the expected one is zero throughout; NaN where either holds one.
+    """
+    difference, size = float((found - expected).abs().max()), float(expected.abs().max())
+    return difference / size if size else difference
+
+
+def within_rounding(deviation: float, dtype: torch.dtype) -> bool:
+    """Tell whether rounding explains a relative deviation; it does not explain NaN."""
+    return deviation <= _ROUNDINGS * rounding_unit(None, dtype)
 
 
 def autocast_dtype(device: torch.device) -> torch.dtype | None:

@@ -19,9 +19,9 @@ def route(stack: ExitStack, blocks: Sequence[Block], path: NDArray[np.bool_]) ->
     """Hang hooks on the blocks that cut the gradient of whatever is not on the path; the stack removes them."""
     for block, through_branch in zip(blocks, path, strict=True):
         if not through_branch:
-            _hook(stack, block.part(block.branch.exit), _detach_output)
+            stack.enter_context(block.part(block.branch.exit).register_forward_hook(_detach_output))
         elif isinstance(block.branch.shortcut, str):
-            _hook(stack, block.part(block.branch.shortcut), _detach_output)
+            stack.enter_context(block.part(block.branch.shortcut).register_forward_hook(_detach_output))
         else:
             _detach_shortcut(stack, block)
 
@@ -47,10 +47,6 @@ def _detach_shortcut(stack: ExitStack, block: Block) -> None:
     stack.enter_context(block.module.register_forward_pre_hook(at_block))
     for name in block.entries:
         stack.enter_context(block.part(name).register_forward_pre_hook(partial(at_entry, name)))
-
-
-def _hook(stack: ExitStack, module: nn.Module, hook: Any) -> None:
-    stack.enter_context(module.register_forward_hook(hook))
 
 
 def _detach_output(_module: nn.Module, _args: Any, output: Tensor) -> Tensor:

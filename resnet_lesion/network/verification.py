@@ -2,36 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from resnet_lesion.blocks.block import Block
 from resnet_lesion.blocks.chain import Chain
 from resnet_lesion.errors import HOW_TO, AdapterError
 from resnet_lesion.network.forward_pass import run, watch
+from resnet_lesion.network.precision import relative_deviation, within_rounding
 
 
 def verify_blocks(model: nn.Module, blocks: Sequence[Block], inputs: Tensor) -> list[float]:
     """Check ``post(shortcut(x) + scale(branch(x)))`` on each block of a model; return the relative deviations."""
-    exits, deviations = dict[int, list[Tensor]](), list[float]()
-
-    def keep(i: int, _module: nn.Module, _args: Any, output: Tensor) -> None:
-        exits.setdefault(i, []).append(output.clone())  # the block may add the shortcut to it in place
+    take_residual, deviations = list[Callable[[], Tensor]](), list[float]()
 
     def check(i: int, x: Tensor, y: Tensor) -> None:
-        block, residuals = blocks[i], exits.pop(i, [])
-        if len(residuals) != 1:
-            raise AdapterError(
-                f"block {block.layer!r} ({type(block.module).__name__}) ran its branch exit {block.branch.exit!r} "
-                f"{len(residuals)} times; expected once. Name a module that only the branch uses; see {HOW_TO}."
-            )
+        block, residual = blocks[i], take_residual[i]()
         try:
-            expected = block.combine(x, residuals[0])
+            expected = block.combine(x, residual)
         except AdapterError:
             raise
         except RuntimeError as reason:
@@ -44,10 +36,8 @@ def verify_blocks(model: nn.Module, blocks: Sequence[Block], inputs: Tensor) -> 
                 f"block {block.layer!r}: the adapter makes shape {tuple(expected.shape)}, "
                 f"the block {tuple(y.shape)}. Correct its adapter; see {HOW_TO}."
             )
-        error, size = float((expected - y).abs().max()), float(y.abs().max())
-        deviation = error / size if size else error
-        # `not <=` so that NaN fails too
-        if not deviation <= 16 * torch.finfo(y.dtype).eps:
+        deviation = relative_deviation(expected, y)
+        if not within_rounding(deviation, y.dtype):
             raise AdapterError(
                 f"block {block.layer!r} ({type(block.module).__name__}) is not post(shortcut(x) + scale(branch(x))) as "
                 f"{block.branch} says: relative deviation {deviation:.3g}. Correct its adapter; see {HOW_TO}."
@@ -55,11 +45,10 @@ def verify_blocks(model: nn.Module, blocks: Sequence[Block], inputs: Tensor) -> 
         deviations.append(deviation)
 
     with ExitStack() as stack:
-        for i, block in enumerate(blocks):
+        for block in blocks:
             for name in block.entries:
                 block.part(name)  # must exist
-            handle = block.part(block.branch.exit).register_forward_hook(partial(keep, i))
-            stack.enter_context(handle)
+            take_residual.append(stack.enter_context(block.kept_residual()))
         watch(model, blocks, inputs, check)
     return deviations
 
@@ -80,16 +69,16 @@ def verify_chains(model: nn.Module, chains: Sequence[Chain], inputs: Tensor) -> 
     deviations = []
     for chain, x, args, named, y in seen:
         try:
-            difference, size = float((chain(x, *args, **named) - y).abs().max()), float(y.abs().max())
+            deviation = relative_deviation(chain(x, *args, **named), y)
         except RuntimeError as error:
             raise AdapterError(
                 f"{type(chain.module).__name__} cannot run the links {list(chain.links)} in a row: {error}. "
                 f"Correct its adapter; see {HOW_TO}."
             ) from error
-        deviations.append(difference / size if size else difference)
-        if not deviations[-1] <= 16 * torch.finfo(y.dtype).eps:
+        if not within_rounding(deviation, y.dtype):
             raise AdapterError(
                 f"{type(chain.module).__name__} does not compute the links {list(chain.links)} one after another: "
-                f"relative deviation {deviations[-1]:.3g}. Correct its adapter; see {HOW_TO}."
+                f"relative deviation {deviation:.3g}. Correct its adapter; see {HOW_TO}."
             )
+        deviations.append(deviation)
     return deviations

@@ -79,16 +79,16 @@ def as_json(result: xr.Dataset | xr.DataTree) -> str:
         Attributes that are JSON themselves, as ``options`` and ``versions`` are, become objects.
     """
     if isinstance(result, xr.Dataset):
-        return json.dumps(_plain(result.to_dict()), allow_nan=False)
+        return json.dumps(_strict_json(result.to_dict()), allow_nan=False)
     datasets = {group: dataset.to_dict() for group, dataset in groups(result)}
-    return json.dumps(_plain({"attrs": result.attrs, "groups": datasets}), allow_nan=False)
+    return json.dumps(_strict_json({"attrs": result.attrs, "groups": datasets}), allow_nan=False)
 
 
-def _plain(value: Any) -> Any:
+def _strict_json(value: Any) -> Any:
     if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): _strict_json(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [_strict_json(item) for item in value]
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, float) and not np.isfinite(value):

@@ -61,7 +61,7 @@ def origin(network: ResidualNetwork, title: str, options: Mapping[str, object]) 
         "device": _device_name(network.device),
         "dtype": str(network.dtype).removeprefix("torch."),
         "autocast": str(autocast).removeprefix("torch."),
-        "options": json.dumps(options, default=_plain),
+        "options": json.dumps(options, default=_as_json),
         **network.attrs,
     }
 
@@ -117,7 +117,7 @@ def _device_name(device: torch.device) -> str:
     return f"{device.type} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else device.type
 
 
-def _plain(value: object) -> object:
+def _as_json(value: object) -> object:
     if isinstance(value, np.integer | np.floating):
         return value.item()
     return list(value) if isinstance(value, range | np.ndarray | set) else str(value)

@@ -11,7 +11,6 @@ from torch.nn import functional as F
 
 import resnet_lesion as rl
 from resnet_lesion.acceleration import folding
-from resnet_lesion.network.precision import precision
 from resnet_lesion.results.provenance import weights_hash
 
 QUIET = {"show_progress": False}
@@ -196,27 +195,6 @@ def test_lower_precision_counts_and_gradients():
     assert 0 < float(gradient.convergence_delta) < 0.1
     whole = rl.PathGradient(model).analyze(data, **QUIET)
     np.testing.assert_allclose(gradient.sum_gradient_norm, whole.sum_gradient_norm, rtol=0.1)
-
-
-@pytest.mark.parametrize("fail", [False, True])
-def test_tf32_is_given_back(fail):
-    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-
-    def state():
-        flags = matmul.allow_tf32, cudnn.allow_tf32, torch.get_float32_matmul_precision()
-        named = [matmul, cudnn.conv, cudnn.rnn] if hasattr(cudnn, "conv") else []
-        return [*flags, *(part.fp32_precision for part in named)]
-
-    before = state()
-    try:
-        with precision(torch.device("cuda"), "tf32"):
-            assert matmul.allow_tf32
-            assert cudnn.allow_tf32
-            if fail:
-                raise KeyError
-    except KeyError:
-        assert fail
-    assert state() == before
 
 
 def test_what_cannot_be_accelerated_is_refused():

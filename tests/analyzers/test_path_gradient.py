@@ -285,13 +285,6 @@ def test_lengths_that_no_path_has():
         rl.PathGradient(build()).attribute(data()[0], target=1, path_length=7)
 
 
-def test_gradient_checkpointing_is_refused():
-    model = timm.create_model("resnet18", num_classes=5)
-    model.set_grad_checkpointing(True)
-    with pytest.raises(ValueError, match="gradient checkpointing"):
-        rl.PathGradient(model).analyze((torch.zeros(1, 3, 32, 32), torch.tensor([0])), **QUIET)
-
-
 def test_results_are_saved_without_loss(tmp_path):
     for method in ("exact", "sample"):
         result = rl.PathGradient(build()).analyze(data(), method=method, n_draws=3, **QUIET)

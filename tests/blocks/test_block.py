@@ -1,12 +1,13 @@
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 from helpers import models
 from torch import nn
 
 import resnet_lesion as rl
-from resnet_lesion.blocks.block import Block, replaced_forwards
+from resnet_lesion.blocks.block import Block, has_hooks, replaced_forwards
 
 
 @pytest.mark.parametrize("name", models.CASES)
@@ -72,3 +73,107 @@ def test_a_forward_of_the_users_own_comes_back():
         interrupt()
     assert vars(blocks[0].module)["forward"] is mine
     assert all("forward" not in vars(block.module) for block in blocks[1:])
+
+
+class AddsInPlace(nn.Module):
+    """``exit(2 x) + x``, where the addition overwrites what the exit returned; the exit may run more than once."""
+
+    def __init__(self, exit_, runs=1):
+        super().__init__()
+        self.entry, self.exit, self.runs = nn.Identity(), exit_, runs
+
+    def forward(self, x):
+        residual = self.entry(2 * x)
+        for _ in range(self.runs):
+            residual = self.exit(residual)
+        residual += x
+        return residual
+
+
+def adding(exit_, runs=1):
+    return Block("there", AddsInPlace(exit_, runs), rl.Branch("entry", "exit"))
+
+
+X = torch.tensor([[-1.0, 0.0, 3.0]])
+
+
+@pytest.mark.parametrize("exit_", [nn.Identity(), nn.ReLU()])
+@pytest.mark.parametrize("gradients", [False, True])
+def test_the_kept_residual_is_what_the_exit_returned(exit_, gradients):
+    block = adding(exit_)
+    with torch.set_grad_enabled(gradients), block.kept_residual() as take:
+        y = block.module(X.clone().requires_grad_(gradients))
+    expected = exit_(2 * X)
+    residual = take()
+    assert torch.equal(residual, expected)
+    assert torch.equal(y, expected + X)
+    assert residual.requires_grad == gradients
+
+
+def test_the_kept_residual_has_its_gradient_where_the_block_overwrites_what_its_exit_needs():
+    block, leaf = adding(nn.Sigmoid()), X.clone().requires_grad_()
+    with block.kept_residual() as take:
+        block.module(leaf)
+    (found,) = torch.autograd.grad(take().sum(), leaf)
+    expected = [2 * s * (1 - s) for s in (1 / (1 + np.exp(-2 * x)) for x in X.double().flatten().tolist())]
+    torch.testing.assert_close(found, torch.tensor([expected], dtype=found.dtype))
+
+
+def test_without_gradients_the_block_goes_on_with_its_own_tensor():
+    """Were it given a copy, a block that overwrites its input would pass for one that does not."""
+    seen, block = [], adding(nn.Identity())
+    block.module.exit.register_forward_hook(lambda _module, _args, output: seen.append(output))
+    with torch.no_grad(), block.kept_residual():
+        y = block.module(X)
+    assert y is seen[0]
+
+
+@pytest.mark.parametrize("runs", [0, 2])
+def test_an_exit_that_does_not_run_once_is_refused(runs):
+    block = adding(nn.Identity(), runs)
+    message = rf"block 'there' \(AddsInPlace\) ran its branch exit 'exit' {runs} times; expected once\. .*see docs"
+    with block.kept_residual() as take:
+        block.module(X)
+        with pytest.raises(rl.AdapterError, match=message):
+            take()
+
+
+def test_a_residual_that_was_taken_is_kept_no_longer():
+    block = adding(nn.Identity())
+    with block.kept_residual() as take:
+        for factor in (1.0, 2.0):
+            block.module(factor * X)
+            assert torch.equal(take(), 2 * factor * X)
+        with pytest.raises(rl.AdapterError, match="0 times"):
+            take()
+    assert not has_hooks(block.module.exit)
+
+
+def test_nothing_is_left_behind_after_an_exception():
+    block = adding(nn.Identity())
+
+    def interrupt():
+        with block.kept_residual():
+            assert has_hooks(block.module.exit)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        interrupt()
+    assert not has_hooks(block.module.exit)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda module: module.register_forward_hook(lambda *_: None),
+        lambda module: module.register_forward_pre_hook(lambda *_: None),
+        lambda module: module.register_full_backward_hook(lambda *_: None),
+        lambda module: module.register_full_backward_pre_hook(lambda *_: None),
+        lambda module: setattr(module, "forward", torch.relu),
+    ],
+)
+def test_what_makes_a_module_do_more_than_its_class(change):
+    module = nn.Identity()
+    assert not has_hooks(module)
+    change(module)
+    assert has_hooks(module)

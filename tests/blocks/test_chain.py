@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import models, reference
+from helpers.chains import CASES, DIM, TOKENS, Transformer, naive, plain, transformer
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
@@ -16,85 +17,6 @@ from resnet_lesion.engines.streams import forward_lesions
 from resnet_lesion.testing import check_adapter
 
 QUIET = {"show_progress": False}
-DIM, TOKENS = 6, 3
-
-
-class Mixer(nn.Module):
-    """Two branches added in one forward, as in a transformer: over the tokens, then over the channels."""
-
-    def __init__(self):
-        super().__init__()
-        self.norm1, self.norm2 = nn.LayerNorm(DIM), nn.LayerNorm(DIM)
-        self.mix = nn.Conv1d(TOKENS, TOKENS, 1)
-        self.mlp = nn.Sequential(nn.Linear(DIM, 2 * DIM), nn.GELU(), nn.Linear(2 * DIM, DIM))
-
-    def forward(self, x, mask=None):
-        x = x + self.mix(self.norm1(x))
-        return x + self.mlp(self.norm2(x))
-
-
-@rl.register_adapter(Mixer)
-def mixer(block):
-    return rl.Chain(block, {"mix": rl.Residual(block.norm1, block.mix), "mlp": rl.Residual(block.norm2, block.mlp)})
-
-
-class Transformer(nn.Module):
-    def __init__(self, block=Mixer, n_blocks=3):
-        super().__init__()
-        self.stem = nn.Linear(4, DIM)
-        self.blocks = nn.Sequential(*[block() for _ in range(n_blocks)])
-        self.head = nn.Linear(DIM, models.N_CLASSES)
-
-    def forward(self, x):
-        return self.head(self.blocks(self.stem(x)).mean(1))
-
-
-class Layers(nn.Module):
-    """A plain network: its second to fourth layer keep the shape."""
-
-    def __init__(self):
-        super().__init__()
-        self.features = nn.Sequential(
-            nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(inplace=True),
-            *(layer for _ in range(3) for layer in (nn.Conv2d(4, 4, 3, padding=1), nn.ReLU(inplace=True))),
-        )  # fmt: skip
-        self.head = nn.Linear(4, models.N_CLASSES)
-
-    def forward(self, x):
-        return self.head(self.features(x).mean((2, 3)))
-
-
-@rl.register_adapter(Layers)
-def layers(model):
-    first, *others = (nn.Sequential(*model.features[i : i + 2]) for i in range(0, 8, 2))
-    return rl.Chain(model.features, {"0": first, **{str(2 * i + 2): rl.Plain(*pair) for i, pair in enumerate(others)}})
-
-
-def transformer():
-    return models.randomised(Transformer()).double().eval(), models.images(3, (TOKENS, 4))
-
-
-def plain():
-    return models.randomised(Layers()).double().eval(), models.images(3)
-
-
-def naive(model, row, inputs):
-    """Run the model by hand under one order row."""
-    with torch.no_grad():
-        if isinstance(model, Transformer):
-            steps = [f for b in model.blocks for f in ((b.norm1, b.mix), (b.norm2, b.mlp))]
-            x = model.stem(inputs)
-            for index in row:
-                x = x if index < 0 else x + steps[index][1](steps[index][0](x))
-            return model.head(x.mean(1))
-        convolutions = model.features[2::2]
-        x = F.relu(model.features[0](inputs))
-        for index in row:
-            x = x if index < 0 else F.relu(convolutions[index](x))
-        return model.head(x.mean((2, 3)))
-
-
-CASES = {"transformer": transformer, "plain": plain}
 
 
 def test_links_are_named_after_their_module():
@@ -302,47 +224,6 @@ def test_steps_and_shortcuts_may_be_functions():
     with torch.no_grad(), network.lesioned(delete=[0, 1, 2]):
         found = model(inputs)
     torch.testing.assert_close(found, model.head(model.stem(inputs).flip(2).mean(1)), rtol=1e-12, atol=1e-12)
-
-
-class Swapped(Mixer):
-    """Its adapter takes the second branch for the first."""
-
-
-@rl.register_adapter(Swapped)
-def swapped(block):
-    return rl.Chain(block, dict(reversed(mixer(block).links.items())))
-
-
-class Misfit(Mixer):
-    """Its adapter names a layer that takes another number of channels."""
-
-
-@rl.register_adapter(Misfit)
-def misfit(block):
-    return rl.Chain(block, {"mix": rl.Residual(block.norm1, block.mix), "mlp": rl.Residual(block.mlp[2])})
-
-
-class Incomplete(Mixer):
-    """Its adapter forgets the second branch."""
-
-
-@rl.register_adapter(Incomplete)
-def incomplete(block):
-    return rl.Chain(block, {"mix": rl.Residual(block.norm1, block.mix)})
-
-
-@pytest.mark.parametrize(
-    ("block", "message"),
-    [
-        (Swapped, r"Swapped does not compute the links \['mlp', 'mix'\] one after another"),
-        (Incomplete, r"Incomplete does not compute the links \['mix'\] one after another"),
-        (Misfit, r"Misfit cannot run the links \['mix', 'mlp'\] in a row"),
-    ],
-)
-def test_wrong_chains_are_caught(block, message):
-    model = models.randomised(Transformer(block)).double()
-    with pytest.raises(rl.AdapterError, match=message):
-        rl.wrap(model).verify(models.images(2, (TOKENS, 4)))
 
 
 def test_a_plain_network_has_no_paths():

@@ -44,14 +44,6 @@ def test_known_rows_equal_a_naive_loop(name, rows):
     torch.testing.assert_close(found, reference.logits(model, case, rows, inputs), rtol=1e-12, atol=1e-12)
 
 
-@given(rows=st.integers(1, 5).flatmap(lambda n: st.lists(st.tuples(*[st.integers(-1, 2)] * n), min_size=1)))
-def test_plan_counts_distinct_prefixes(rows):
-    plan = Plan(np.array(rows))
-    assert plan.block_evaluations == reference.block_evaluations(rows)
-    prefixes = [{tuple(row[:i]) for row in rows} for i in range(len(rows[0]) + 1)]
-    assert plan.n_streams == [len(distinct) for distinct in prefixes]
-
-
 @pytest.mark.parametrize("name", ["post-activation", "resnetv2 basic"])
 @given(data=st.data())
 def test_a_branch_is_computed_once_for_each_prefix(name, data):

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 from scipy.stats import chisquare
 
-from resnet_lesion.checks import as_counts, as_positive
 from resnet_lesion.network.orders import as_orders, delete_each, delete_random, swap_random, whole
 
 PAIRS = [(0, 1), (0, 2), (1, 2), (4, 5)]
@@ -83,30 +82,3 @@ def test_rows_are_copied():
     assert rows.dtype == np.int64
     rows[:] = 0
     assert given.tolist() == [[0, -1, 2]]
-
-
-def test_counts():
-    assert as_counts("n", 3, 0, 5) == [3]
-    assert as_counts("n", np.int32(3), 0, 5) == [3]
-    assert as_counts("n", np.array([3, 1]), 0, 5) == [3, 1]
-    assert as_counts("n", range(2), 0, 5) == [0, 1]
-    assert as_counts("n", (i for i in (0, 5)), 0, 5) == [0, 5]
-
-
-@pytest.mark.parametrize("counts", [[], [1, 1], [-1], [6], 6, range(4, 8)])
-def test_counts_out_of_bounds_are_refused(counts):
-    with pytest.raises(ValueError, match="expected n_swaps to be different counts from 0 to 5, got"):
-        as_counts("n_swaps", counts, 0, 5)
-
-
-@pytest.mark.parametrize("counts", [1.0, [1.0], "12", None, [None], [[1]], np.array([1.5])])
-def test_counts_that_are_not_integers_are_refused(counts):
-    with pytest.raises(TypeError, match="expected n_swaps to be an integer or several, got"):
-        as_counts("n_swaps", counts, 0, 5)
-
-
-@pytest.mark.parametrize(("value", "error"), [(0, ValueError), (-3, ValueError), (1.0, TypeError), (None, TypeError)])
-def test_numbers_of_repetitions(value, error):
-    assert as_positive("n_draws", np.int64(3)) == 3
-    with pytest.raises(error, match=f"expected n_draws .* got {value}"):
-        as_positive("n_draws", value)

@@ -1,0 +1,158 @@
+import pytest
+from timm.models import resnet
+from torch import nn
+
+import resnet_lesion as rl
+from resnet_lesion.blocks import registry
+
+
+class Block(nn.Module):
+    def __init__(self, residual=True):
+        super().__init__()
+        self.body, self.residual = nn.Identity(), residual
+
+    def forward(self, x):
+        return x + self.body(x) if self.residual else self.body(x)
+
+
+@rl.register_adapter(Block)
+def adapter(block):
+    return rl.Branch(entry="body", exit="body") if block.residual else None
+
+
+class Same(Block):
+    pass
+
+
+class Different(Block):
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+class Described(Different):
+    pass
+
+
+@rl.register_adapter(Described)
+def described(block):
+    return rl.Branch(entry="body", exit="body", scale=lambda r: 2 * r, shortcut=lambda x: 2 * x)
+
+
+def test_a_subclass_with_the_same_forward_is_known():
+    assert rl.find_branch(Same()) == rl.Branch(entry="body", exit="body")
+
+
+def test_a_subclass_with_a_forward_of_its_own_is_refused():
+    with pytest.raises(
+        TypeError, match=r"Different overrides the forward of .*Block,.* Register an adapter .* see docs"
+    ):
+        rl.find_branch(Different())
+
+
+def test_a_subclass_with_an_adapter_of_its_own_is_known():
+    assert rl.find_branch(Described()).scale is not None
+
+
+def test_an_instance_without_a_skip_is_no_block():
+    assert rl.find_branch(Block(residual=False)) is None
+    model = nn.Sequential(Block(), Block(residual=False), Block())
+    assert rl.wrap(model).layers == ("0", "2")
+
+
+def test_an_unknown_class_is_named_with_those_known():
+    with pytest.raises(
+        TypeError,
+        match=r"got torch\.nn\.modules\.linear\.Linear\. Register .*see .*Known .*: .*timm\.models\.resnet\.BasicBlock",
+    ):
+        rl.find_branch(nn.Linear(1, 1))
+
+
+def test_is_block():
+    assert registry.is_block(Block())
+    assert registry.is_block(Different())
+    assert not registry.is_block(nn.Identity())
+
+
+def test_an_adapter_is_handed_back_and_serves_several_classes():
+    class First(nn.Module):
+        pass
+
+    class Second(nn.Module):
+        pass
+
+    def both(block):
+        return rl.Branch(entry="a", exit=type(block).__name__)
+
+    assert rl.register_adapter(First, Second)(both) is both
+    assert rl.find_branch(First()).exit == "First"
+    assert rl.find_branch(Second()).exit == "Second"
+
+
+@pytest.mark.parametrize("wrong", [(), ("Block",), (Block, nn.Linear(1, 1))])
+def test_an_adapter_is_for_classes(wrong):
+    with pytest.raises(TypeError, match=r"expected classes of blocks, as @register_adapter\(MyBlock\)"):
+        rl.register_adapter(*wrong)
+
+
+def test_an_error_in_an_adapter_says_whose():
+    class Broken(nn.Module):
+        pass
+
+    rl.register_adapter(Broken)(lambda block: rl.Branch(entry="a", exit=block.nothing))
+    with pytest.raises(AttributeError) as raised:
+        rl.find_branch(Broken())
+    assert raised.value.__notes__ == [f"in the adapter of {__name__}.{Broken.__qualname__}"]
+
+
+def test_timms_adapters_are_found_by_entry_point():
+    found = registry.entry_points(group=registry.ENTRY_POINT_GROUP)
+    assert "resnet_lesion_timm" in {entry_point.value for entry_point in found}
+    assert registry.is_block(resnet.BasicBlock(4, 4))
+
+
+def test_a_broken_package_of_adapters_is_a_warning(monkeypatch):
+    class Broken:
+        value = "their_package"
+
+        def load(self):
+            raise ImportError("no module named torchvision2")
+
+    monkeypatch.setattr(registry, "entry_points", lambda group: [Broken()])
+    with pytest.warns(UserWarning, match="'their_package' could not be loaded: no module named torchvision2"):
+        registry.load_adapters()
+
+
+def test_an_adapter_that_returns_something_else_is_refused():
+    class Mute(nn.Module):
+        pass
+
+    rl.register_adapter(Mute)(lambda block: "conv")
+    with pytest.raises(TypeError, match=r"adapter of .*Mute to return a Branch, a Chain or None, got str 'conv'"):
+        rl.find_branch(Mute())
+
+
+def test_links_have_adapters():
+    assert rl.find_branch(rl.Residual(nn.Identity())) == rl.Branch("branch", "branch")
+    assert rl.find_branch(rl.Residual(nn.Identity(), shortcut=nn.Identity())).shortcut == "shortcut"
+    assert not rl.find_branch(rl.Plain(nn.Identity())).skip
+
+
+def test_a_model_without_blocks_is_described_by_its_most_frequent_classes():
+    class Leaf(nn.Module):
+        pass
+
+    class Often(nn.Sequential):
+        pass
+
+    class Once(nn.Sequential):
+        pass
+
+    said = registry.no_blocks(nn.Sequential(Once(nn.Linear(1, 1)), Often(Leaf()), Often(Leaf())))
+    often, once = (f"{cls.__qualname__}" for cls in (Often, Once))
+    assert said.startswith(
+        f"Sequential has no residual block that an adapter knows. Its own classes: {often}, {once}. "
+    )
+    assert f"Known block classes: {registry.known_blocks()}." in said
+    assert "Its own classes: only torch.nn modules." in registry.no_blocks(
+        nn.Sequential(nn.Sequential(nn.Linear(1, 1)))
+    )

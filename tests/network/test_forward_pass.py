@@ -1,0 +1,145 @@
+import pytest
+import torch
+from helpers import models
+from torch import nn
+
+import resnet_lesion as rl
+from resnet_lesion.network.forward_pass import check_run_order, overwrites_input, run, version_of, watch
+
+
+def watched(model, inputs, *args):
+    """Return what the model returned and what was noted."""
+    notes = []
+    with torch.no_grad():
+        output = watch(model, rl.wrap(model).blocks, inputs, lambda *note: notes.append(note), *args)
+    return output, notes
+
+
+@pytest.mark.parametrize("name", models.HAND_BUILT)
+def test_inputs_and_outputs_are_noted_block_by_block(name):
+    model, x = models.build(name), models.images(2)
+    snapshot = models.Snapshot(model)
+    output, notes = watched(model, x)
+    snapshot.check()
+    assert [i for i, _, _ in notes] == [*range(6)]
+    with torch.no_grad():
+        assert torch.equal(output, model(x))
+        y = nn.functional.relu(model.stem(x))
+        for (_, given, _), block in zip(notes, [*model.stage1, *model.stage2], strict=True):
+            assert torch.equal(given, y)
+            y = block(y)
+            if block is model.stage1[-1]:
+                y = 0.8 * y + 0.1
+    assert torch.equal(notes[-1][2], y)
+
+
+def test_further_arguments_reach_the_model():
+    class Scaled(models.Net):
+        def forward(self, x, scale):
+            return scale * super().forward(x)
+
+    model, x = Scaled(models.PostActivation).double().eval(), models.images(2)
+    once, thrice = (watched(model, x, torch.tensor(factor))[0] for factor in (1.0, 3.0))
+    torch.testing.assert_close(thrice, 3 * once, rtol=1e-14, atol=0)
+
+
+class WritesInto(nn.Module):
+    """Its branch overwrites what it is given."""
+
+    def __init__(self, *_):
+        super().__init__()
+        self.body = nn.ReLU(inplace=True)
+
+    def forward(self, x):
+        return x + self.body(x)
+
+
+@rl.register_adapter(WritesInto)
+def writes_into(_block):
+    return rl.Branch("body", "body")
+
+
+class Calls(nn.Module):
+    """Calls its two blocks as it is told."""
+
+    def __init__(self, call, block=models.PostActivation):
+        super().__init__()
+        self.blocks, self.call = nn.Sequential(block(3, 3, 1), block(3, 3, 1)).eval(), call
+
+    def forward(self, x):
+        return self.call(*self.blocks, x)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda a, b, x: b(x), "block 'blocks.0' ran 0 times in one forward pass; expected once"),
+        (lambda a, b, x: b(a(a(x))), "block 'blocks.0' ran 2 times in one forward pass; expected once"),
+        (lambda a, b, x: a(b(x)), r"ran in the order \['blocks.1', 'blocks.0'\]; expected the order of their names"),
+        (lambda a, b, x: b(a(x=x)), r"'blocks.0' to be called with one tensor, got 0 positional arguments and \['x'\]"),
+        (
+            lambda a, b, x: b(a(x), x),
+            "'blocks.1' to be called with one tensor, got 2 positional arguments and no keywords",
+        ),
+        (lambda a, b, x: b(a(x), extra=x), r"'blocks.1' to be called with one tensor, got 1 positional .* \['extra'\]"),
+    ],
+)
+def test_blocks_that_do_not_run_once_each_in_order_are_refused(call, message):
+    model = Calls(call)
+    snapshot = models.Snapshot(model)
+    with pytest.raises(rl.AdapterError, match=message):
+        watched(model, models.images(1, dtype=torch.float32))
+    snapshot.check()
+
+
+def test_a_block_that_writes_into_its_input_is_refused():
+    model = Calls(lambda a, b, x: b(a(x)), WritesInto)
+    with pytest.raises(rl.AdapterError, match=r"block 'blocks\.0' \(WritesInto\) overwrites its input"):
+        watched(model, models.images(1))
+
+
+@pytest.mark.parametrize("error", [RuntimeError, AssertionError])
+def test_inputs_that_the_model_does_not_take_are_refused(error):
+    def fail(*_):
+        raise error("too small")
+
+    model = nn.Identity()
+    model.forward = fail
+    with pytest.raises(
+        ValueError, match=r"inputs of shape \(2, 5\): too small\. Expected \(N, channels, height, width\)"
+    ):
+        run(model, torch.zeros(2, 5))
+    model.pretrained_cfg = {"input_size": (3, 224, 192)}
+    with pytest.raises(ValueError, match=r"for instance \(N, 3, 224, 192\)\.$"):
+        run(model, torch.zeros(2, 5))
+
+
+@pytest.mark.parametrize("error", [rl.AdapterError, torch.OutOfMemoryError, KeyError])
+def test_what_is_not_the_inputs_fault_is_not_said_of_them(error):
+    def fail(*_):
+        raise error("mine")
+
+    model = nn.Identity()
+    model.forward = fail
+    with pytest.raises(error, match="mine"):
+        run(model, torch.zeros(2, 5))
+
+
+def test_the_order_of_the_names_is_the_order_to_run_in():
+    check_run_order([0, 1, 2], ["a", "b", "c"])
+    check_run_order([], [])
+    with pytest.raises(rl.AdapterError, match="block 'c' ran 0 times"):
+        check_run_order([0, 1], ["a", "b", "c"])
+
+
+def test_writes_are_counted_where_torch_counts_them():
+    x = torch.zeros(1)
+    before = version_of(x)
+    x += 1
+    assert version_of(x) == before + 1
+    with torch.inference_mode():
+        assert version_of(torch.zeros(1).add_(1)) == 0
+
+
+def test_the_fix_for_a_block_that_works_in_place_is_named():
+    assert "inplace=False" in str(overwrites_input(rl.wrap(models.build()).blocks[0]))

@@ -1,0 +1,113 @@
+import pytest
+import timm
+import torch
+from helpers import models
+from torch import nn
+from torchvision.models.feature_extraction import create_feature_extractor
+
+import resnet_lesion as rl
+from resnet_lesion.network.refusals import analysable
+
+
+def compiled_in_place():
+    model = models.build()
+    model.compile()
+    return model
+
+
+def with_a_compiled_stage():
+    model = models.build()
+    model.stage1 = torch.compile(model.stage1)
+    return model
+
+
+def traced():
+    return torch.jit.trace(models.build(), models.images(1))
+
+
+def fx_extractor():
+    return create_feature_extractor(models.build("resnet basic"), return_nodes=["layer3", "fc"])
+
+
+def fx_features():
+    return timm.create_model("resnet18", features_only=True, feature_cls="fx")
+
+
+def without_statistics():
+    model = models.build()
+    model.stage1[0].bn1 = nn.BatchNorm2d(4, track_running_stats=False)
+    return model
+
+
+class Overrides(models.PostActivation):
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+def with_a_subclass():
+    return models.Net(Overrides)
+
+
+def without_known_blocks():
+    class Unknown(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body = nn.Sequential(nn.Linear(2, 2))
+
+        def forward(self, x):
+            return x + self.body(x)
+
+    return nn.Sequential(Unknown(), Unknown())
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning", "ignore::DeprecationWarning")
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: "resnet50", r"expected a torch.nn.Module .*got str 'resnet50'.*timm.create_model\('resnet50'\)"),
+        (lambda: None, "expected a torch.nn.Module or a ResidualNetwork, got NoneType"),
+        (lambda: models.Net, "expected a torch.nn.Module or a ResidualNetwork, got type"),
+        (lambda: nn.DataParallel(models.build()), r"the model is DataParallel, whose replicas .* Pass its \.module"),
+        (lambda: nn.Sequential(nn.DataParallel(models.build())), "submodule '0' is DataParallel"),
+        (fx_extractor, "the model is an FX graph .*Pass the model that it was made from"),
+        (fx_features, "is an FX graph .*Pass the model that it was made from"),
+        (traced, "the model is TorchScript.*Pass the model that it was made from"),
+        (compiled_in_place, "the model is compiled and would ignore lesions. Pass the model before it is compiled"),
+        (with_a_compiled_stage, "submodule 'stage1' is compiled"),
+        (without_statistics, r"'stage1.0.bn1' \(BatchNorm2d\) normalises with the statistics of its batch"),
+        (with_a_subclass, r"Overrides overrides the forward of helpers\.models\.PostActivation.*Register an adapter"),
+        (
+            without_known_blocks,
+            r"no residual block .*Its own .*Unknown.*Register an adapter.*Known block classes: .*BasicBlock",
+        ),
+        (lambda: nn.Sequential(nn.Linear(2, 2)), "no residual block .*only torch.nn modules"),
+    ],
+)
+def test_models_that_cannot_be_lesioned_are_refused(make, message):
+    model = make()
+    for use in (rl.wrap, rl.Deletion, rl.Reorder, lambda m: rl.evaluate(m, models.data(2), [[0]])):
+        with pytest.raises(TypeError, match=message):
+            use(model)
+
+
+def test_a_model_from_torch_compile_is_unwrapped():
+    model = models.build()
+    compiled = torch.compile(model)
+    network = rl.wrap(compiled)
+    assert network.model is model
+    data = models.data(3)
+    found = rl.Deletion(compiled).analyze(data, show_progress=False)
+    assert found.loss.equals(rl.Deletion(model).analyze(data, show_progress=False).loss)
+
+
+def test_what_can_be_analysed_is_handed_back():
+    model = models.build()
+    assert analysable(model) is model
+    assert analysable(torch.compile(model)) is model
+
+
+def test_the_batch_norm_that_is_named_is_the_one_without_statistics():
+    model = models.build()
+    model.stage2[1].bn2 = nn.BatchNorm2d(6, track_running_stats=False)
+    with pytest.raises(TypeError, match=r"submodule 'stage2\.1\.bn2' \(BatchNorm2d\) .* Use track_running_stats=True"):
+        analysable(model)
