@@ -122,7 +122,7 @@ class BlockStatistics:
         return run.finish(dataset, images.seen)
 
 
-def _statistics(network: ResidualNetwork, piece: Microbatch, sign: int) -> Tensor:
+def _statistics(network: ResidualNetwork, batch: Microbatch, sign: int) -> Tensor:
     """Return the sums over the images, (3, n_blocks)."""
     ends: list[tuple[Tensor, Tensor]] = []  # inputs and outputs
 
@@ -135,11 +135,11 @@ def _statistics(network: ResidualNetwork, piece: Microbatch, sign: int) -> Tenso
         for block in network.blocks:
             stack.enter_context(block.module.register_forward_hook(at_block))
         leaf = (
-            piece.inputs.detach().clone().requires_grad_()
+            batch.inputs.detach().clone().requires_grad_()
         )  # so that there is a graph even where all weights are frozen
         logits = network.model(leaf)
     # a cosine does not change with the scale of a gradient
-    head, _ = in_range(sign * at_output(logits, piece.objective)[None], logits.dtype)
+    head, _ = in_range(sign * at_output(logits, batch.objective)[None], logits.dtype)
     gradients = torch.autograd.grad(logits, [y for _, y in ends], head[0])
     rows = []
     with torch.no_grad():
@@ -148,7 +148,7 @@ def _statistics(network: ResidualNetwork, piece: Microbatch, sign: int) -> Tenso
             norms = [torch.linalg.vector_norm(t.flatten(1), dim=1, dtype=torch.float64) for t in (scaled, skip)]
             at_sum = _before_post(block, skip + scaled, gradient)
             values = torch.stack([norms[0] / norms[1], _cosine(skip, y), _cosine(scaled, -at_sum)])
-            rows.append(values.where(piece.counts, 0.0).sum(1))
+            rows.append(values.where(batch.counts, 0.0).sum(1))
     return torch.stack(rows, dim=1)
 
 
