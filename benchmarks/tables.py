@@ -86,15 +86,12 @@ def about(device: str, cases: dict[str, Entry]) -> str:
     sentences = [f"{where}, threads: {machine['threads']}; {versions}."]
     if len({json.dumps({**case["machine"], "load_average": None}) for case in cases.values()}) > 1:
         sentences.append("**Mixed**: not all cases were measured on the same machine with the same versions.")
-    load = {
-        name: max((entry["load_average_after"] or 0 for entry in case["entries"]), default=0)
-        for name, case in cases.items()
-    }
-    busy = [name for name in cases if load[name] > machine["threads"] + _IDLE]
+    loads = {name: max(entry["load_average_after"] or 0 for entry in case["entries"]) for name, case in cases.items()}
+    busy = [name for name, load in loads.items() if load > machine["threads"] + _IDLE]
     if busy:
         sentences.append(
-            f"**Preliminary**: the machine was busy with other work, its load average up to {max(load.values()):.1f}, "
-            f"during {', '.join(busy)}."
+            f"**Preliminary**: the machine was busy with other work during {', '.join(busy)}, its load average up to "
+            f"{max(loads.values()):.1f}."
         )
     unfinished = [name for name, case in cases.items() if not case["complete"]]
     if unfinished:
