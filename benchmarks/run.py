@@ -29,7 +29,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--only", nargs="+", choices=CASES, default=list(CASES), metavar="CASE", help=", ".join(CASES))
     parser.add_argument("--device", nargs="+", choices=devices, default=devices, help="default: all that there are")
     parser.add_argument("--quick", action="store_true", help="the least of everything, to see that it runs")
-    parser.add_argument("--missing", action="store_true", help="leave out cases whose results are there and complete")
+    parser.add_argument("--resume", action="store_true", help="leave out cases whose results are there and complete")
     parser.add_argument("--out", type=Path, help="folder for the results; default benchmarks/results, or its quick/")
     parser.set_defaults(command=run_all)
 
@@ -40,7 +40,7 @@ def run_all(args: argparse.Namespace) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     failures = 0
     for device in args.device:
-        complete = {name for name, case in read(folder, device).items() if args.missing and case["complete"]}
+        complete = {name for name, case in read(folder, device).items() if args.resume and case["complete"]}
         for name in args.only:
             if name not in complete:
                 failures += run(name, CASES[name], device, "quick" if args.quick else device, folder)

@@ -47,7 +47,7 @@ def start(*arguments: str) -> None:
     """
     ended = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False)
     if ended.returncode:
-        said = ended.stderr.strip()
+        said = ended.stderr.strip().rpartition("\n")[2]
         raise RuntimeError(f"expected python {' '.join(arguments)} to end without an error, got: {said}")
 
 

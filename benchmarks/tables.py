@@ -151,6 +151,7 @@ def startup(cases: dict[str, Entry]) -> str:
             turns = ratios(entry["contenders"], name, TORCH, "starts")
             times = f"{contender['times_as_long']:.2f} ({quartiles(turns, 2)})"
             rows.append([f"`{name}`", f"{contender['median_seconds']:.2f} s", times])
+        rows += [[f"`{name}`", "ends with an error", ""] for name in entry["missing"]]
     return table(["program", "processor time", f"times as long as `{TORCH}`"], rows)
 
 

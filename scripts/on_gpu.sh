@@ -16,7 +16,7 @@ if ! passed; then
     (cd "$here" && python -m pytest -v -o addopts=--import-mode=importlib -m gpu tests/test_gpu.py) >"$out/tests.txt" 2>&1
     passed || failed=1
 fi
-(cd "$here" && python -m benchmarks run --missing --device cuda --out "$out/benchmarks") >"$out/benchmarks.txt" 2>&1 ||
+(cd "$here" && python -m benchmarks run --resume --device cuda --out "$out/benchmarks") >"$out/benchmarks.txt" 2>&1 ||
     failed=1
 if (($#)); then
     # networks of this size keep a GPU waiting for the next launch, so that several share it

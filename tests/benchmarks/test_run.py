@@ -80,7 +80,7 @@ def test_what_is_complete_is_not_measured_again(tmp_path, monkeypatch):
     monkeypatch.setattr(run, "run", lambda name, *_: ran.append(name) or 0)
     monkeypatch.setattr(run.figure, "write", lambda *_: None)
     words = ["--only", "training", "reorderings", "start-up"]
-    assert quick(tmp_path, *words, "--missing") == quick(tmp_path, *words) == 0
+    assert quick(tmp_path, *words, "--resume") == quick(tmp_path, *words) == 0
     assert ran == ["reorderings", "start-up", "training", "reorderings", "start-up"]
 
 

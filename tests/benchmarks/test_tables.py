@@ -20,10 +20,12 @@ def test_overheads_and_their_quartiles_are_those_of_the_turns():
 def test_starts_are_set_beside_importing_torch():
     seconds = {startup.TORCH: [1.0, 2.0, 4.0], startup.PACKAGE: [3.0, 4.0, 4.0]}
     contenders = timing.compared(seconds, dict.fromkeys(seconds, 1), "starts", reference=startup.TORCH)
-    case = {"entries": [{"model": "no network", "contenders": contenders}]}
+    missing = {"resnet-lesion --version": "got: no such option"}
+    case = {"entries": [{"model": "no network", "contenders": contenders, "missing": missing}]}
     assert tables.startup({"start-up": case}).splitlines()[2:] == [
         "| `import torch` | 2.00 s | 1.00 (1.00 to 1.00) |",
         "| `import resnet_lesion` | 4.00 s | 2.00 (1.50 to 2.50) |",
+        "| `resnet-lesion --version` | ends with an error |  |",
     ]
 
 

@@ -47,7 +47,7 @@ def test_it_measures_before_it_trains(on_gpu, tmp_path):
     assert status == 0
     assert tests.startswith("python -m pytest ")
     assert tests.endswith(" tests/test_gpu.py")
-    assert benchmarks == f"python -m benchmarks run --missing --device cuda --out {tmp_path / 'out/benchmarks'}"
+    assert benchmarks == f"python -m benchmarks run --resume --device cuda --out {tmp_path / 'out/benchmarks'}"
     assert training.startswith("resnet-lesion reproduce ")
     assert training.endswith(" --data digits")
 
