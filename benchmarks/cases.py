@@ -6,13 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-import engine
-import gradients
-import lesions
-import training
-from networks import Spec, Subject
+from . import engine, gradients, lesions, startup, training
+from .networks import Spec
 
 _QUICK = {"pixels": 32, "images": 2, "draws": 1, "timed": 4, "turns": 1}
+_NO_NETWORK = Spec("no network", pixels=0, images=0, turns=1)
 # few images, so that 200 lesions of the large networks end within the hour on two cores
 NETWORKS: Mapping[str, tuple[Spec, ...]] = {
     "cpu": (
@@ -42,13 +40,13 @@ class Case:
 
     Attributes:
         about: What is measured.
-        measure: Measures it on one network.
+        measure: Measures it on one network and device.
         specs: The networks, by device ("cpu", "cuda") or "quick" for the least of everything.
         environment: Variables to set where it is measured, which is a process of its own if there are any.
     """
 
     about: str
-    measure: Callable[[Subject], dict[str, object]]
+    measure: Callable[[Spec, str], dict[str, object]]
     specs: Mapping[str, tuple[Spec, ...]]
     environment: Mapping[str, str] = field(default_factory=dict)
 
@@ -124,5 +122,10 @@ CASES: Mapping[str, Case] = {
         "an epoch of 4 mini-batches in which only some random blocks are trained",
         training.modules_per_batch,
         {size: (replace(specs[0], images=2 if size == "quick" else 64),) for size, specs in NETWORKS.items()},
+    ),
+    "start-up": Case(
+        "processor time to start the command and to import the package",
+        startup.measure,
+        {"cpu": (replace(_NO_NETWORK, turns=9),), "cuda": (), "quick": (_NO_NETWORK,)},
     ),
 }

@@ -15,13 +15,15 @@ from itertools import pairwise
 
 import numpy as np
 import torch
-from lesions import Kind, WrongResultError, analysis, rows_of
-from networks import Subject
-from timing import OURS, compared, side_by_side, times_as_long
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+import resnet_lesion as rl
 from resnet_lesion.blocks.block import replaced_forwards
+
+from .lesions import Kind, WrongResultError, analysis, rows_of
+from .networks import Spec, Workload
+from .timing import OURS, compared, side_by_side, times_as_long
 
 BARE, PLAIN = "the bare block computations", "plain forward passes"
 UNIT = "floating_point_operations"
@@ -34,10 +36,11 @@ Level = Counter[int]
 """At one position, how many streams go through each block; -1 for none."""
 
 
-def measure(subject: Subject, kind: Kind) -> dict[str, object]:
+def measure(spec: Spec, device: str, kind: Kind) -> dict[str, object]:
     """Measure the engine on one kind of lesions."""
-    network, analyze = subject.network, analysis(subject, kind)
-    pieces = batch_sizes(subject, analyze)
+    workload = Workload(spec, device)
+    network, analyze = workload.network, analysis(workload, kind)
+    pieces = batch_sizes(workload, analyze)
     result = analyze(network)
     rows = rows_of(result)
     lower_bound = evaluations(levels(rows))
@@ -48,23 +51,23 @@ def measure(subject: Subject, kind: Kind) -> dict[str, object]:
         )
     # the engine always evaluates the whole network too
     computed = levels(np.vstack([np.arange(len(network)), rows]))
-    batch = fastest_batch(subject)
-    images = subject.inputs[:1].repeat(batch, 1, 1, 1)
-    work = flops(subject)
-    done = subject.spec.images * work_of(computed, work)
+    batch = fastest_batch(workload)
+    images = workload.inputs[:1].repeat(batch, 1, 1, 1)
+    work = flops(workload)
+    done = spec.images * work_of(computed, work)
     passes = max(1, round(_PLAIN_SHARE * done / (batch * sum(work))))
     contenders = {
         OURS: partial(analyze, network),
-        BARE: bare_computations(subject, computed, pieces),
+        BARE: bare_computations(network, workload.inputs, computed, pieces),
         PLAIN: lambda: [network.model(images) for _ in range(passes)],
     }
     with torch.no_grad():
         for run in contenders.values():
             run()
-        seconds = side_by_side(contenders, subject.spec.turns)
+        seconds = side_by_side(contenders, spec.turns)
     found = compared(seconds, {OURS: done, BARE: done, PLAIN: passes * batch * sum(work)}, UNIT)
     return {
-        **subject.describe(),
+        **workload.describe(),
         "kind": kind,
         "lesions": len(rows),
         "block_evaluations": result.attrs["block_evaluations"],
@@ -90,31 +93,32 @@ def evaluations(computed: list[Level]) -> int:
     return sum(streams for level in computed for block, streams in level.items() if block >= 0)
 
 
-def batch_sizes(subject: Subject, analyze: Callable[..., object]) -> list[int]:
+def batch_sizes(workload: Workload, analyze: Callable[..., object]) -> list[int]:
     """Note how many images the engine puts into each of its passes."""
     seen: list[int] = []
-    handle = subject.network.model.register_forward_pre_hook(lambda _model, args: seen.append(len(args[0])))
+    handle = workload.network.model.register_forward_pre_hook(lambda _model, args: seen.append(len(args[0])))
     try:
-        analyze(subject.network)
+        analyze(workload.network)
     finally:
         handle.remove()
     pieces = seen[1:]  # the first pass looks at the shapes
-    if sum(pieces) != subject.spec.images:
+    if sum(pieces) != workload.spec.images:
         raise RuntimeError(
-            f"expected passes over {subject.spec.images} images together, got {pieces}: memory was short and the "
+            f"expected passes over {workload.spec.images} images together, got {pieces}: memory was short and the "
             "lesions were split. Time fewer images."
         )
     return pieces
 
 
-def bare_computations(subject: Subject, computed: list[Level], pieces: list[int]) -> Callable[[], None]:
+def bare_computations(
+    network: rl.ResidualNetwork, inputs: Tensor, computed: list[Level], pieces: list[int]
+) -> Callable[[], None]:
     """Return what runs the same forwards on batches of the same sizes, with nothing round them.
 
     A block is fed what the one before it put out, which then is in the caches as in any forward pass. Since a batch can
     be cut but not extended without a copy, blocks of the same shapes run from the largest batch to the smallest.
     """
-    network = subject.network
-    trace, forwards = network.trace(subject.inputs[:1]), network.forwards()
+    trace, forwards = network.trace(inputs[:1]), network.forwards()
     shapes = [*zip(trace.input_shapes, trace.output_shapes, strict=True)]
     streams = [level.total() for level in computed]
     calls: dict[tuple[Shape, Shape], list[tuple[int, Callable[[Tensor], Tensor]]]] = {pair: [] for pair in shapes}
@@ -126,9 +130,7 @@ def bare_computations(subject: Subject, computed: list[Level], pieces: list[int]
         most[before], most[after] = max(most[before], *level.values()), max(most[after], streams[i])
     for of in calls.values():
         of.sort(key=lambda call: call[0], reverse=True)
-    ready = {
-        shape: torch.randn(count * max(pieces), *shape, device=subject.inputs.device) for shape, count in most.items()
-    }
+    ready = {shape: torch.randn(count * max(pieces), *shape, device=inputs.device) for shape, count in most.items()}
 
     def hands_on(i: int, n: int) -> Callable[[Tensor], Tensor]:
         return lambda _: ready[shapes[i][1]][: n * streams[i]]
@@ -143,18 +145,18 @@ def bare_computations(subject: Subject, computed: list[Level], pieces: list[int]
                     x = y if before == after else x
             # what the model does before, between and behind its blocks
             with replaced_forwards({block.module: hands_on(i, n) for i, block in enumerate(network.blocks)}):
-                network.model(subject.inputs[start:stop])
+                network.model(inputs[start:stop])
 
     return run
 
 
 @torch.no_grad()
-def fastest_batch(subject: Subject) -> int:
+def fastest_batch(workload: Workload) -> int:
     """Find the batch size at which the model's own forward pass does most images a second, among powers of two."""
     best, best_rate, batch = 1, 0.0, 1
-    while batch <= min(4 * best, _LARGEST_BATCH[subject.device]):  # until two larger ones in a row are no better
-        images = subject.inputs[:1].repeat(batch, 1, 1, 1)
-        seconds = side_by_side({PLAIN: partial(subject.network.model, images)}, turns=3)
+    while batch <= min(4 * best, _LARGEST_BATCH[workload.device]):  # until two larger ones in a row are no better
+        images = workload.inputs[:1].repeat(batch, 1, 1, 1)
+        seconds = side_by_side({PLAIN: partial(workload.network.model, images)}, turns=3)
         rate = batch / min(seconds[PLAIN])
         if rate > best_rate:
             best, best_rate = batch, rate
@@ -162,13 +164,13 @@ def fastest_batch(subject: Subject) -> int:
     return best
 
 
-def flops(subject: Subject) -> list[int]:
+def flops(workload: Workload) -> list[int]:
     """Count one image's floating-point operations (convolutions and matrix products) in each block; last, elsewhere."""
-    model = subject.network.model
+    model = workload.network.model
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model(subject.inputs[:1])
+        model(workload.inputs[:1])
     found = {name: sum(of.values()) for name, of in counter.get_flop_counts().items()}
-    blocks = [found[f"{type(model).__name__}.{layer}"] for layer in subject.network.layers]
+    blocks = [found[f"{type(model).__name__}.{layer}"] for layer in workload.network.layers]
     return [*blocks, found["Global"] - sum(blocks)]
 
 

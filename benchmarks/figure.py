@@ -1,7 +1,4 @@
-"""The figure: all cases of one device on a page, drawn from the results.
-
-``python benchmarks/figure.py`` draws those of ``results/`` again.
-"""
+"""The figure: one device's networks and cases on a page, drawn from the results."""
 
 from __future__ import annotations
 
@@ -10,17 +7,18 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from gradients import LOOP
-from lesions import ACCELERATED, FEATURES, HOOKS, LAYERS, REPLACED
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
-from report import FOLDER, Entry, read
-from timing import OURS
-from training import ALL
 
 from resnet_lesion.plots.drawing import BLUE, GREEN, GREY, VERMILLION
+
+from .gradients import LOOP
+from .lesions import ACCELERATED, FEATURES, HOOKS, LAYERS, REPLACED
+from .report import Entry, read
+from .timing import OURS
+from .training import ALL
 
 # colour and marker of each contender
 LOOK = {
@@ -189,8 +187,3 @@ def logarithmic(axis: Axis) -> None:
     axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axis.set_minor_locator(NullLocator())
-
-
-if __name__ == "__main__":
-    for device in ("cpu", "cuda"):
-        write(FOLDER, device)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from functools import partial
 
-import alternatives
 import numpy as np
-from lesions import WrongResultError, full_precision, spread
-from networks import Subject
-from timing import OURS, compared, side_by_side
 
 import resnet_lesion as rl
+
+from . import alternatives
+from .lesions import WrongResultError, full_precision, spread
+from .networks import Spec, Workload
+from .timing import OURS, compared, side_by_side
 
 LOOP, PLAIN = "loop of routed passes", "plain forward and backward passes"
 # so many together take long enough to be timed well
@@ -22,32 +23,32 @@ _CAPTUM = "its gradients run along all paths at once"
 _REPLACED = "without a block the forward values are others, and with them every gradient"
 
 
-def sampled_paths(subject: Subject) -> dict[str, object]:
+def sampled_paths(spec: Spec, device: str) -> dict[str, object]:
     """Measure the gradient norms of random paths of each length."""
-    network, gradient = subject.network, rl.PathGradient(subject.network)
-    sample = partial(
-        gradient.analyze, subject.mistaken, method="sample", n_draws=subject.spec.draws, show_progress=False
-    )
+    workload = Workload(spec, device)
+    network, gradient = workload.network, rl.PathGradient(workload.network)
+    sample = partial(gradient.analyze, workload.mistaken, method="sample", n_draws=spec.draws, show_progress=False)
     with full_precision():
         result = sample()
         paths = result.path.values.reshape(-1, len(network))
-        chosen = spread(len(paths), subject.spec.timed)
-        loop = partial(alternatives.routed_loop, network, paths[chosen], *subject.mistaken)
+        chosen = spread(len(paths), spec.timed)
+        loop = partial(alternatives.routed_loop, network, paths[chosen], *workload.mistaken)
         check(LOOP, result.gradient_norm.values.reshape(-1)[chosen], loop().cpu().numpy())
-    seconds = side_by_side({OURS: sample, LOOP: loop}, subject.spec.turns)
+    seconds = side_by_side({OURS: sample, LOOP: loop}, spec.turns)
     return {
-        **subject.describe(),
+        **workload.describe(),
         "paths": len(paths),
         "contenders": compared(seconds, {OURS: len(paths), LOOP: len(chosen)}, "paths"),
         "missing": {"Captum": _CAPTUM, "blocks replaced": _REPLACED},
     }
 
 
-def exact_paths(subject: Subject) -> dict[str, object]:
+def exact_paths(spec: Spec, device: str) -> dict[str, object]:
     """Measure the gradients of all path lengths exactly."""
-    model, n_lengths = subject.network.model, len(subject.network) + 1
-    exact = partial(rl.PathGradient(subject.network).analyze, subject.mistaken, method="exact", show_progress=False)
-    plain = partial(alternatives.plain_pass, model, *subject.mistaken)
+    workload = Workload(spec, device)
+    model, n_lengths = workload.network.model, len(workload.network) + 1
+    exact = partial(rl.PathGradient(workload.network).analyze, workload.mistaken, method="exact", show_progress=False)
+    plain = partial(alternatives.plain_pass, model, *workload.mistaken)
     with full_precision():
         result, gradient = exact(), plain()
     if not float(result.convergence_delta) < _NORM_TOLERANCE:
@@ -57,9 +58,9 @@ def exact_paths(subject: Subject) -> dict[str, object]:
         )
     check(PLAIN, np.array([result.full_gradient_norm]), gradient.flatten(1).norm(dim=1).mean()[None].cpu().numpy())
     contenders = {OURS: exact, PLAIN: lambda: [plain() for _ in range(_PASSES)]}
-    seconds = side_by_side(contenders, subject.spec.turns)
+    seconds = side_by_side(contenders, spec.turns)
     return {
-        **subject.describe(),
+        **workload.describe(),
         "path_lengths": n_lengths,
         # the reference is one plain pass, so that the engine's time is counted in such passes
         "contenders": compared(seconds, {OURS: 1, PLAIN: _PASSES}, "passes", reference=PLAIN),

@@ -7,15 +7,16 @@ from contextlib import AbstractContextManager
 from functools import partial
 from typing import Literal
 
-import alternatives
 import numpy as np
 import torch
 import xarray as xr
-from networks import Subject
-from timing import OURS, compared, side_by_side
 from torch import Tensor
 
 import resnet_lesion as rl
+
+from . import alternatives
+from .networks import Spec, Workload
+from .timing import OURS, compared, side_by_side
 
 SIZES = range(1, 11)
 """How many blocks are deleted, or pairs swapped, in random lesions."""
@@ -38,42 +39,44 @@ class WrongResultError(AssertionError):
     """An alternative does not find what the engine finds, so that their times say nothing."""
 
 
-def single_deletion(subject: Subject) -> dict[str, object]:
+def single_deletion(spec: Spec, device: str) -> dict[str, object]:
     """Delete each block alone."""
+    workload = Workload(spec, device)
     loops = {
         HOOKS: alternatives.hook_loop,
         REPLACED: alternatives.replaced_blocks,
         LAYERS: alternatives.captum_layers,
-        FEATURES: _stacked(subject),
+        FEATURES: _stacked(workload),
     }
-    return _compare(subject, "single", loops, {})
+    return _compare(workload, "single", loops, {})
 
 
-def random_deletions(subject: Subject) -> dict[str, object]:
+def random_deletions(spec: Spec, device: str) -> dict[str, object]:
     """Delete random subsets of 1 to 10 blocks."""
-    loops = {HOOKS: alternatives.hook_loop, REPLACED: alternatives.replaced_blocks, FEATURES: _stacked(subject)}
+    workload = Workload(spec, device)
+    loops = {HOOKS: alternatives.hook_loop, REPLACED: alternatives.replaced_blocks, FEATURES: _stacked(workload)}
     missing = {LAYERS: "it ablates one layer at a time, and a subset of the blocks is several"}
-    return _compare(subject, "deletions", loops, missing)
+    return _compare(workload, "deletions", loops, missing)
 
 
-def reorderings(subject: Subject) -> dict[str, object]:
+def reorderings(spec: Spec, device: str) -> dict[str, object]:
     """Swap 1 to 10 random pairs of blocks."""
     missing = {
         HOOKS: "a hook cannot change the order in which blocks run",
         LAYERS: "it changes the values of tensors, not the order in which blocks run",
         FEATURES: "it changes the values of tensors, not the order in which blocks run",
     }
-    return _compare(subject, "reorderings", {REPLACED: alternatives.replaced_blocks}, missing)
+    return _compare(Workload(spec, device), "reorderings", {REPLACED: alternatives.replaced_blocks}, missing)
 
 
-def analysis(subject: Subject, kind: Kind) -> Analyze:
+def analysis(workload: Workload, kind: Kind) -> Analyze:
     """Return what runs the engine on one kind of lesions."""
-    options = {"n_draws": subject.spec.draws, "show_progress": False}
+    options = {"n_draws": workload.spec.draws, "show_progress": False}
 
     def analyze(network: rl.ResidualNetwork) -> xr.Dataset:
         if kind == "reorderings":
-            return rl.Reorder(network).analyze(subject.data, n_swaps=SIZES, **options)
-        return rl.Deletion(network).analyze(subject.data, n_deleted=SIZES if kind == "deletions" else None, **options)
+            return rl.Reorder(network).analyze(workload.data, n_swaps=SIZES, **options)
+        return rl.Deletion(network).analyze(workload.data, n_deleted=SIZES if kind == "deletions" else None, **options)
 
     return analyze
 
@@ -126,39 +129,37 @@ def check(name: str, result: xr.Dataset, chosen: Sequence[int], found: Tensor) -
         )
 
 
-def _compare(subject: Subject, kind: Kind, loops: dict[str, Alternative], missing: dict[str, str]) -> dict[str, object]:
-    network, analyze = subject.network, analysis(subject, kind)
+def _compare(
+    workload: Workload, kind: Kind, loops: dict[str, Alternative], missing: dict[str, str]
+) -> dict[str, object]:
+    network, analyze = workload.network, analysis(workload, kind)
     ours: dict[str, Callable[[], object]] = {OURS: partial(analyze, network)}
-    agreement = {}
     with full_precision():
         result = analyze(network)
         rows = rows_of(result)
-        chosen = spread(len(rows), subject.spec.timed)
-        runs = {name: partial(loop, network, rows[chosen], *subject.data) for name, loop in loops.items()}
+        chosen = spread(len(rows), workload.spec.timed)
+        runs = {name: partial(loop, network, rows[chosen], *workload.data) for name, loop in loops.items()}
         for name, run in runs.items():
             check(name, result, chosen, run())
-        if hasattr(rl, "accelerate"):
-            ours[ACCELERATED] = accelerated = partial(analyze, rl.accelerate(network.model, subject.inputs))
-            agreement = {"accelerated_counts_that_differ": int((accelerated().correct != result.correct).sum())}
-        else:
-            missing = {**missing, ACCELERATED: "this version of the package has no accelerate"}
-    seconds = side_by_side(ours | runs, subject.spec.turns)
+        ours[ACCELERATED] = accelerated = partial(analyze, rl.accelerate(network.model, workload.inputs))
+        n_differing = int((accelerated().correct != result.correct).sum())
+    seconds = side_by_side(ours | runs, workload.spec.turns)
     units = dict.fromkeys(ours, len(rows)) | dict.fromkeys(runs, len(chosen))
     return {
-        **subject.describe(),
+        **workload.describe(),
         "lesions": len(rows),
         "block_evaluations": result.attrs["block_evaluations"],
         "naive_block_evaluations": result.attrs["naive_block_evaluations"],
-        **agreement,
-        "lesions_in_a_batch_of_captum": _at_once(subject),
+        "accelerated_counts_that_differ": n_differing,
+        "lesions_in_a_batch_of_captum": _at_once(workload),
         "contenders": compared(seconds, units, "lesions"),
         "missing": missing,
     }
 
 
-def _stacked(subject: Subject) -> Alternative:
-    return partial(alternatives.captum_features, perturbations_per_eval=_at_once(subject))
+def _stacked(workload: Workload) -> Alternative:
+    return partial(alternatives.captum_features, perturbations_per_eval=_at_once(workload))
 
 
-def _at_once(subject: Subject) -> int:
-    return max(1, _STACKED_IMAGES[subject.device] // subject.spec.images)
+def _at_once(workload: Workload) -> int:
+    return max(1, _STACKED_IMAGES[workload.device] // workload.spec.images)

@@ -40,7 +40,7 @@ class Spec:
     stage_blocks: int | None = None
 
 
-class Subject:
+class Workload:
     """A network ready to be timed on a device.
 
     Attributes:

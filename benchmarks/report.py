@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lesions import ACCELERATED, HOOKS
-from timing import OURS, load, machine, times_as_long
-
 from resnet_lesion.results.storage import whole_file
+
+from .lesions import ACCELERATED, HOOKS
+from .startup import COMMANDS, PACKAGE, TORCH
+from .timing import OURS, load, machine, times_as_long
 
 FOLDER = Path(__file__).parent / "results"
 """Where the committed results are."""
@@ -74,11 +76,30 @@ def targets(case: str, device: str, entries: Iterable[Entry]) -> list[Entry]:
             figure = times_as_long(entry["contenders"], HOOKS, ours, "lesions")
             what = f"the {HOOKS} takes at least {least} times as long as {ours}"
             found.append({"model": entry["model"], "target": what, "figure": figure, "met": figure >= least})
+        if case == "start-up":
+            found += _startup_targets(entry)
         if "overhead" in entry:
             what = "the engine adds at most 10 % to the bare block computations"
             figure = 100 * entry["overhead"]
             found.append({"model": entry["model"], "target": what, "figure": figure, "met": figure <= 10})
     return found
+
+
+def _startup_targets(entry: Entry) -> list[Entry]:
+    seconds = {name: contender["seconds"] for name, contender in entry["contenders"].items()}
+    more = [a - b for a, b in zip(seconds[PACKAGE], seconds[TORCH], strict=True)]
+    aims = [
+        (f"`{PACKAGE}` takes at most 0.7 s longer than `{TORCH}`", statistics.median(more), 0.7),
+        *(
+            (f"`{name}` takes at most 0.3 s", statistics.median(seconds[name]), 0.3)
+            for name in COMMANDS
+            if name in seconds
+        ),
+    ]
+    return [
+        {"model": entry["model"], "target": what, "figure": figure, "met": figure <= most}
+        for what, figure, most in aims
+    ]
 
 
 def read(folder: Path, device: str) -> dict[str, Entry]:

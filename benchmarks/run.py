@@ -1,9 +1,4 @@
-"""Time resnet-lesion beside what a user would write instead.
-
-``python benchmarks/run.py`` measures everything, on the CPU and on a GPU if there is one, and writes ``results/`` with
-its figures and the README's tables; ``--quick`` tries everything out in about a minute. ``OMP_NUM_THREADS`` sets the
-number of threads.
-"""
+"""Measure the cases, each written as it ends."""
 
 from __future__ import annotations
 
@@ -12,37 +7,43 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
-import figure
-import tables
 import torch
-from cases import CASES, Case
-from networks import Spec, Subject
-from report import FOLDER, Entry, Report
+
+from . import figure, tables
+from .cases import CASES, Case
+from .networks import Spec
+from .report import FOLDER, Entry, Report, read
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure; return 1 if anything failed, else 0."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def add(commands: Any) -> None:
+    """Add the command ``run``."""
+    parser = commands.add_parser("run", help="measure, and write results/ with its figures and the README's tables")
     devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
     parser.add_argument("--only", nargs="+", choices=CASES, default=list(CASES), metavar="CASE", help=", ".join(CASES))
     parser.add_argument("--device", nargs="+", choices=devices, default=devices, help="default: all that there are")
     parser.add_argument("--quick", action="store_true", help="the least of everything, to see that it runs")
+    parser.add_argument("--resume", action="store_true", help="leave out cases whose results are there and complete")
     parser.add_argument("--out", type=Path, help="folder for the results; default benchmarks/results, or its quick/")
-    args = parser.parse_args(arguments)
+    parser.set_defaults(command=run_all)
 
+
+def run_all(args: argparse.Namespace) -> int:
+    """Measure; return 1 if anything failed, else 0."""
     folder = args.out or (FOLDER / "quick" if args.quick else FOLDER)
     folder.mkdir(parents=True, exist_ok=True)
     failures = 0
     for device in args.device:
+        complete = {name for name, case in read(folder, device).items() if args.resume and case["complete"]}
         for name in args.only:
-            failures += run(name, CASES[name], device, "quick" if args.quick else device, folder)
+            if name not in complete:
+                failures += run(name, CASES[name], device, "quick" if args.quick else device, folder)
         figure.write(folder, device)
     if folder == FOLDER:
         tables.write()
@@ -72,14 +73,10 @@ def measured(case: Case, spec: Spec, device: str) -> Entry:
         torch.cuda.empty_cache()  # what the network before it left
     try:
         if not case.environment:
-            return case.measure(Subject(spec, device))
+            return case.measure(spec, device)
         # a C library reads its variables when a process starts
         with patch.dict(os.environ, case.environment), ProcessPoolExecutor(1, get_context("spawn")) as process:
             return process.submit(measured, replace(case, environment={}), spec, device).result()
     except Exception as error:
         traceback.print_exc()
         return {"model": spec.model, "failed": f"{type(error).__name__}: {error}"}
-
-
-if __name__ == "__main__":
-    sys.exit(main())

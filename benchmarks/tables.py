@@ -1,27 +1,44 @@
-"""The README's tables, written from the results so that no figure is typed.
-
-``python benchmarks/tables.py`` writes them again.
-"""
+"""The README's tables, written from the results so that no figure is typed."""
 
 from __future__ import annotations
 
+import argparse
 import json
 import statistics
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from cases import CASES
-from engine import BARE, UNIT
-from figure import COMPARISONS, ENGINE, kind_of, measured
-from gradients import LOOP
-from lesions import ACCELERATED, FEATURES, HOOKS, LAYERS, REPLACED
-from report import FOLDER, Entry, read
-from timing import OURS, ratios
+from . import figure
+from .cases import CASES
+from .engine import BARE, UNIT
+from .figure import COMPARISONS, ENGINE, kind_of, measured
+from .gradients import LOOP
+from .lesions import ACCELERATED, FEATURES, HOOKS, LAYERS, REPLACED
+from .report import FOLDER, Entry, read
+from .startup import TORCH
+from .timing import OURS, ratios
 
+DEVICES = ("cpu", "cuda")
 PAGE = Path(__file__).parent / "README.md"
-_START, _END = "<!-- results: written by benchmarks/tables.py -->", "<!-- end of results -->"
+_START, _END = "<!-- results: written by python -m benchmarks draw -->", "<!-- end of results -->"
 # a load average this far above the number of threads is still that of an idle machine
 _IDLE = 1
 _ALTERNATIVES = (ACCELERATED, HOOKS, REPLACED, LAYERS, FEATURES, LOOP)
+
+
+def add(commands: Any) -> None:
+    """Add the command ``draw``."""
+    parser = commands.add_parser("draw", help="write the figures and the README's tables of results/ again")
+    parser.set_defaults(command=draw)
+
+
+def draw(_args: argparse.Namespace) -> int:
+    """Write them; nothing is measured."""
+    for device in DEVICES:
+        figure.write(FOLDER, device)
+    write()
+    return 0
 
 
 def write() -> None:
@@ -37,7 +54,7 @@ def written() -> str:
 
 def text(folder: Path) -> str:
     """Write the tables of all devices that there are results of."""
-    parts = [of_device(device, cases) for device in ("cpu", "cuda") if (cases := read(folder, device))]
+    parts = [of_device(device, cases) for device in DEVICES if (cases := read(folder, device))]
     return "\n\n".join(parts) or "No results yet."
 
 
@@ -52,9 +69,11 @@ def of_device(device: str, cases: dict[str, Entry]) -> str:
         exact_paths(cases),
         "The engine:",
         engine(cases),
+        "Processor time from the start of Python to its end, medians of paired turns:",
+        startup(cases),
         "What was aimed at:",
         targets(cases),
-        f"![All results, {device.upper()}](results/benchmarks-{device}.png)",
+        f"![The networks' results, {device.upper()}](results/benchmarks-{device}.png)",
     ]
     return "\n\n".join(parts)
 
@@ -67,15 +86,17 @@ def about(device: str, cases: dict[str, Entry]) -> str:
     sentences = [f"{where}, threads: {machine['threads']}; {versions}."]
     if len({json.dumps({**case["machine"], "load_average": None}) for case in cases.values()}) > 1:
         sentences.append("**Mixed**: not all cases were measured on the same machine with the same versions.")
-    busiest = max(entry["load_average_after"] or 0 for case in cases.values() for entry in case["entries"])
-    if busiest > machine["threads"] + _IDLE:
+    loads = {name: max(entry["load_average_after"] or 0 for entry in case["entries"]) for name, case in cases.items()}
+    busy = [name for name, load in loads.items() if load > machine["threads"] + _IDLE]
+    if busy:
         sentences.append(
-            f"**Preliminary**: the machine was busy with other work, its load average up to {busiest:.1f}."
+            f"**Preliminary**: the machine was busy with other work during {', '.join(busy)}, its load average up to "
+            f"{max(loads.values()):.1f}."
         )
     unfinished = [name for name, case in cases.items() if not case["complete"]]
     if unfinished:
         sentences.append(f"**Not complete**: {', '.join(unfinished)}.")
-    missing = [name for name in CASES if name not in cases]
+    missing = [name for name, case in CASES.items() if case.specs[device] and name not in cases]
     if missing:
         sentences.append(f"**Not measured**: {', '.join(missing)}.")
     return " ".join(sentences)
@@ -108,7 +129,7 @@ def engine(cases: dict[str, Entry]) -> str:
             entry["model"],
             kind_of(entry),
             *(str(entry[name]) for name in ("block_evaluations", "lower_bound", "naive_block_evaluations")),
-            f"{100 * entry['overhead']:.1f} % ({quartiles(entry)})",
+            f"{100 * entry['overhead']:.1f} % ({quartiles(overheads(entry), 1)})",
             f"{100 * entry['share_of_plain_throughput']:.0f} % (batch of {entry['fastest_batch']})",
         ]
         for entry in measured(cases, *ENGINE)
@@ -117,11 +138,27 @@ def engine(cases: dict[str, Entry]) -> str:
     return table(head, rows)
 
 
-def quartiles(entry: Entry) -> str:
-    """Return the quartiles of the turns' overheads, in per cent."""
-    turns = ratios(entry["contenders"], OURS, BARE, UNIT)
-    low, _, high = statistics.quantiles(turns, method="inclusive") if len(turns) > 1 else turns * 3
-    return f"{100 * (low - 1):.1f} to {100 * (high - 1):.1f}"
+def overheads(entry: Entry) -> list[float]:
+    """Return each turn's overhead, in per cent."""
+    return [100 * (ratio - 1) for ratio in ratios(entry["contenders"], OURS, BARE, UNIT)]
+
+
+def startup(cases: dict[str, Entry]) -> str:
+    """A row for each program."""
+    rows = []
+    for entry in measured(cases, "start-up"):
+        for name, contender in entry["contenders"].items():
+            turns = ratios(entry["contenders"], name, TORCH, "starts")
+            times = f"{contender['times_as_long']:.2f} ({quartiles(turns, 2)})"
+            rows.append([f"`{name}`", f"{contender['median_seconds']:.2f} s", times])
+        rows += [[f"`{name}`", "ends with an error", ""] for name in entry["missing"]]
+    return table(["program", "processor time", f"times as long as `{TORCH}`"], rows)
+
+
+def quartiles(values: Sequence[float], digits: int) -> str:
+    """Return the lower and the upper quartile of the turns."""
+    low, _, high = statistics.quantiles(values, method="inclusive") if len(values) > 1 else [*values] * 3
+    return f"{low:.{digits}f} to {high:.{digits}f}"
 
 
 def targets(cases: dict[str, Entry]) -> str:
@@ -137,7 +174,3 @@ def targets(cases: dict[str, Entry]) -> str:
 def table(head: list[str], rows: list[list[str]]) -> str:
     """Write a Markdown table."""
     return "\n".join(f"| {' | '.join(line)} |" for line in [head, ["---"] * len(head), *rows])
-
-
-if __name__ == "__main__":
-    write()

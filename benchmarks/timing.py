@@ -17,12 +17,19 @@ OURS = "resnet-lesion"
 PACKAGES = ("torch", "timm", "captum", "numpy", "resnet-lesion")
 
 
-def side_by_side(contenders: Mapping[str, Callable[[], object]], turns: int) -> dict[str, list[float]]:
+def side_by_side(
+    contenders: Mapping[str, Callable[[], object]], turns: int, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, list[float]]:
     """Time each contender once in every turn, so that a slow moment of the machine meets them all.
 
     Every other turn goes the other way round, as what runs first finds the memory as another left it.
 
     Run each once before, as a check of its results does: the first run is slower.
+
+    Args:
+        contenders: What to time, by name.
+        turns: How often.
+        clock: Tells the seconds; such as ``time.process_time``, if others want the processor too.
 
     Returns:
         Seconds by name of the contender, one for each turn.
@@ -31,10 +38,10 @@ def side_by_side(contenders: Mapping[str, Callable[[], object]], turns: int) -> 
     for turn in range(turns):
         for name, run in list(contenders.items())[:: -1 if turn % 2 else 1]:
             synchronize()
-            start = time.perf_counter()
+            start = clock()
             run()
             synchronize()
-            seconds[name].append(time.perf_counter() - start)
+            seconds[name].append(clock() - start)
     return seconds
 
 
@@ -88,7 +95,7 @@ def machine(device: str) -> dict[str, object]:
     """Describe what the run is on, and how busy that is."""
     return {
         "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
-        "processor": _processor(),
+        "processor": processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "load_average": load(),
@@ -103,7 +110,8 @@ def load() -> float | None:
     return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
 
 
-def _processor() -> str:
+def processor() -> str:
+    """Name the processor."""
     info = Path("/proc/cpuinfo")
     if info.exists():
         for line in info.read_text().splitlines():

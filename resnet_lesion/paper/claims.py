@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 import xarray as xr
-from scipy.stats import spearmanr, t
+from scipy.stats import spearmanr, t, ttest_1samp
 
 from resnet_lesion.network.paths import path_fraction
 from resnet_lesion.results.quantities import decay_line
 from resnet_lesion.results.variables import variable
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Claim:
     """One claim.
 
@@ -34,10 +35,10 @@ class Claim:
     figure: str
     statement: str
     quantity: str
-    paper: float
+    paper: float = np.nan
     ours: float
-    low: float
-    high: float
+    low: float = np.nan
+    high: float = np.nan
     criterion: str
     agrees: bool
 
@@ -82,26 +83,23 @@ def _single_deletion(groups: Mapping[str, Any]) -> list[Claim]:
     at_down = float(increase[down].mean())
     found = [
         Claim(
-            "3",
-            "Deleting a block of the residual network has no noticeable impact",
-            "median increase of the error with one block deleted, blocks that downsample left out",
-            0.0,
-            median,
-            low,
-            high,
-            "the increase is at most 0.01",
-            median <= 0.01,
+            figure="3",
+            statement="Deleting a block of the residual network has no noticeable impact",
+            quantity="median increase of the error with one block deleted, blocks that downsample left out",
+            paper=0.0,
+            ours=median,
+            low=low,
+            high=high,
+            criterion="the increase is at most 0.01",
+            agrees=median <= 0.01,
         ),
         Claim(
-            "3",
-            "Only blocks that downsample have a modest impact",
-            "mean increase of the error with one downsampling block deleted",
-            np.nan,
-            at_down,
-            np.nan,
-            np.nan,
-            "it is above the median of the others, and no other block's increase is larger",
-            at_down > median and bool(increase[~down].max() <= increase[down].max()),
+            figure="3",
+            statement="Only blocks that downsample have a modest impact",
+            quantity="mean increase of the error with one downsampling block deleted",
+            ours=at_down,
+            criterion="it is above the median of the others, and no other block's increase is larger",
+            agrees=at_down > median and bool(increase[~down].max() <= increase[down].max()),
         ),
     ]
     for name, words in (("vgg15", "without batch norm"), ("vgg15_bn", "with batch norm")):
@@ -110,16 +108,16 @@ def _single_deletion(groups: Mapping[str, Any]) -> list[Claim]:
         learned = float(deletion.baseline_error) < chance / 2
         found.append(
             Claim(
-                "3",
-                f"Deleting any layer of a plain network leaves chance level ({words})",
-                "median error with one layer deleted",
-                chance,
-                float(error.median()),
-                float(error.min()),
-                float(error.max()),
-                "the median is at most a tenth below chance level, the whole network's error below half of it "
-                "(interval: all layers)",
-                learned and float(error.median()) >= 0.9 * chance,
+                figure="3",
+                statement=f"Deleting any layer of a plain network leaves chance level ({words})",
+                quantity="median error with one layer deleted",
+                paper=chance,
+                ours=float(error.median()),
+                low=float(error.min()),
+                high=float(error.max()),
+                criterion="the median is at most a tenth below chance level, the whole network's error below half "
+                "of it (interval: all layers)",
+                agrees=learned and float(error.median()) >= 0.9 * chance,
             )
         )
     return found
@@ -133,29 +131,26 @@ def _many_deletions(groups: Mapping[str, Any]) -> list[Claim]:
         low, high = _mean_interval(ten)
         found.append(
             Claim(
-                "5a",
-                "With 10 random blocks deleted the error is about 0.2",
-                "mean error over the draws",
-                0.2,
-                float(ten.mean()),
-                low,
-                high,
-                "the difference is at most 0.1",
-                abs(float(ten.mean()) - 0.2) <= 0.1,
+                figure="5a",
+                statement="With 10 random blocks deleted the error is about 0.2",
+                quantity="mean error over the draws",
+                paper=0.2,
+                ours=float(ten.mean()),
+                low=low,
+                high=high,
+                criterion="the difference is at most 0.1",
+                agrees=abs(float(ten.mean()) - 0.2) <= 0.1,
             )
         )
     rank = _rank_correlation(error.n_deleted, error.mean("draw"))
     found.append(
         Claim(
-            "5a",
-            "The error rises smoothly with the number of deleted blocks",
-            "rank correlation of the mean error with the number of deleted blocks",
-            np.nan,
-            rank,
-            np.nan,
-            np.nan,
-            "it is at least 0.95",
-            rank >= 0.95,
+            figure="5a",
+            statement="The error rises smoothly with the number of deleted blocks",
+            quantity="rank correlation of the mean error with the number of deleted blocks",
+            ours=rank,
+            criterion="it is at least 0.95",
+            agrees=rank >= 0.95,
         )
     )
     return found
@@ -168,15 +163,12 @@ def _reordering(groups: Mapping[str, Any]) -> list[Claim]:
     rank = _rank_correlation(result.kendall_tau, result.error)
     return [
         Claim(
-            "5b",
-            "The error rises smoothly with how far the blocks are out of order",
-            "rank correlation of the error with Kendall's tau of the order",
-            np.nan,
-            rank,
-            np.nan,
-            np.nan,
-            "it is at most -0.8",
-            rank <= -0.8,
+            figure="5b",
+            statement="The error rises smoothly with how far the blocks are out of order",
+            quantity="rank correlation of the error with Kendall's tau of the order",
+            ours=rank,
+            criterion="it is at most -0.8",
+            agrees=rank <= -0.8,
         )
     ]
 
@@ -187,49 +179,50 @@ def _paths(groups: Mapping[str, Any]) -> list[Claim]:
     share = float(np.sum(path_fraction(54)[19:36], dtype=float))
     line = decay_line(sampled.mean_gradient_norm)
     half = float(t.ppf(0.975, (sampled.mean_gradient_norm.values > 0).sum() - 2) * line.stderr)
+    length_low, length_high = effective.effective_high_interval.values.tolist()
     fraction = float(effective.effective_path_fraction)
+    fraction_low, fraction_high = effective.effective_path_fraction_interval.values.tolist()
     return [
         Claim(
-            "6a",
-            "More than 95 % of the paths of 54 blocks pass 19 to 35 of them",
-            "their share of all paths, exact",
-            0.95,
-            share,
-            np.nan,
-            np.nan,
-            "the share is above 0.95",
-            share > 0.95,
+            figure="6a",
+            statement="More than 95 % of the paths of 54 blocks pass 19 to 35 of them",
+            quantity="their share of all paths, exact",
+            paper=0.95,
+            ours=share,
+            criterion="the share is above 0.95",
+            agrees=share > 0.95,
         ),
         Claim(
-            "6b",
-            "The gradient along a path falls exponentially with its length",
-            "slope of log10 of the mean gradient norm against path length",
-            np.nan,
-            float(line.slope),
-            float(line.slope) - half,
-            float(line.slope) + half,
-            "it is negative, and a straight line explains at least 0.9 of the variance",
-            bool(line.slope < 0 and line.rvalue**2 >= 0.9),
+            figure="6b",
+            statement="The gradient along a path falls exponentially with its length",
+            quantity="slope of log10 of the mean gradient norm against path length",
+            ours=float(line.slope),
+            low=float(line.slope) - half,
+            high=float(line.slope) + half,
+            criterion="it is negative, and a straight line explains at least 0.9 of the variance",
+            agrees=bool(line.slope < 0 and line.rvalue**2 >= 0.9),
         ),
         Claim(
-            "6c",
-            "Almost all of the gradient comes from paths of 5 to 17 blocks",
-            "longest effective path length (95 % of the gradient)",
-            17.0,
-            float(effective.effective_high),
-            *_ends(effective.effective_high_interval),
-            "it is below the mean length of all paths",
-            float(effective.effective_high) < n / 2,
+            figure="6c",
+            statement="Almost all of the gradient comes from paths of 5 to 17 blocks",
+            quantity="longest effective path length (95 % of the gradient)",
+            paper=17.0,
+            ours=float(effective.effective_high),
+            low=length_low,
+            high=length_high,
+            criterion="it is below the mean length of all paths",
+            agrees=float(effective.effective_high) < n / 2,
         ),
         Claim(
-            "6c",
-            "The effective paths are 0.45 % of all paths",
-            "share of all paths that have an effective length",
-            0.0045,
-            fraction,
-            *_ends(effective.effective_path_fraction_interval),
-            "the share is at most 0.05",
-            fraction <= 0.05,
+            figure="6c",
+            statement="The effective paths are 0.45 % of all paths",
+            quantity="share of all paths that have an effective length",
+            paper=0.0045,
+            ours=fraction,
+            low=fraction_low,
+            high=fraction_high,
+            criterion="the share is at most 0.05",
+            agrees=fraction <= 0.05,
         ),
     ]
 
@@ -240,15 +233,15 @@ def _training_on_effective_paths(groups: Mapping[str, Any]) -> list[Claim]:
     test = "Welch's t-test over the seeds" if np.isfinite(result.welch_p_value) else "McNemar's exact test"
     return [
         Claim(
-            "section 5",
-            "Training on effective paths only makes no significant difference to the error",
-            "error of the network trained on effective paths less that of the plain one",
-            0.0596 - 0.0610,
-            float(result.difference),
-            float(result.difference_low),
-            float(result.difference_high),
-            f"p > 0.05 in {test} (p = {p:.2g})",
-            p > 0.05,
+            figure="section 5",
+            statement="Training on effective paths only makes no significant difference to the error",
+            quantity="error of the network trained on effective paths less that of the plain one",
+            paper=0.0596 - 0.0610,
+            ours=float(result.difference),
+            low=float(result.difference_low),
+            high=float(result.difference_high),
+            criterion=f"p > 0.05 in {test} (p = {p:.2g})",
+            agrees=p > 0.05,
         )
     ]
 
@@ -260,15 +253,12 @@ def _remaining_paths(groups: Mapping[str, Any]) -> list[Claim]:
     short, long = (float(remaining.sel(n_deleted=10, path_length=k)) for k in (5, 17))
     return [
         Claim(
-            "7",
-            "Deletion removes mostly long paths",
-            "share of the paths of 17 blocks left by 10 deletions, divided by that of the paths of 5",
-            np.nan,
-            long / short,
-            np.nan,
-            np.nan,
-            "the share is below 0.5",
-            long / short < 0.5,
+            figure="7",
+            statement="Deletion removes mostly long paths",
+            quantity="share of the paths of 17 blocks left by 10 deletions, divided by that of the paths of 5",
+            ours=long / short,
+            criterion="the share is below 0.5",
+            agrees=long / short < 0.5,
         )
     ]
 
@@ -280,26 +270,22 @@ def _stochastic_depth(groups: Mapping[str, Any]) -> list[Claim]:
     low, high = _mean_interval(difference)
     return [
         Claim(
-            "8",
-            "A network trained with stochastic depth is slightly more resilient to deletion",
-            "mean increase of the error with one block deleted, less that of the plain network",
-            np.nan,
-            float(difference.mean()),
-            low,
-            high,
-            "it is below 0",
-            float(difference.mean()) < 0,
+            figure="8",
+            statement="A network trained with stochastic depth is slightly more resilient to deletion",
+            quantity="mean increase of the error with one block deleted, less that of the plain network",
+            ours=float(difference.mean()),
+            low=low,
+            high=high,
+            criterion="it is below 0",
+            agrees=float(difference.mean()) < 0,
         ),
         Claim(
-            "8",
-            "The difference is mostly at the blocks that downsample",
-            "the same for the blocks that downsample",
-            np.nan,
-            float(difference[down].mean()),
-            np.nan,
-            np.nan,
-            "it is below 0, and below that of the others",
-            bool(difference[down].mean() < min(0, difference[~down].mean())),
+            figure="8",
+            statement="The difference is mostly at the blocks that downsample",
+            quantity="the same for the blocks that downsample",
+            ours=float(difference[down].mean()),
+            criterion="it is below 0, and below that of the others",
+            agrees=bool(difference[down].mean() < min(0, difference[~down].mean())),
         ),
     ]
 
@@ -321,11 +307,6 @@ def _rank_correlation(x: xr.DataArray, y: xr.DataArray) -> float:
     return 0.0 if constant else float(result.statistic)
 
 
-def _ends(interval: xr.DataArray) -> tuple[float, float]:
-    low, high = interval.values.tolist()
-    return low, high
-
-
 def _increase(deletion: xr.Dataset) -> np.ndarray[Any, np.dtype[np.float64]]:
     return np.asarray(deletion.error.values - float(deletion.baseline_error), dtype=np.float64)
 
@@ -339,7 +320,9 @@ def _median_interval(deletion: xr.Dataset, chosen: Any) -> tuple[float, float]:
 
 
 def _mean_interval(values: Any) -> tuple[float, float]:
+    """Return Student's 95 % interval of a mean."""
     if len(values) < 2:
         return np.nan, np.nan
-    half = t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / len(values) ** 0.5
-    return float(np.mean(values) - half), float(np.mean(values) + half)
+    with warnings.catch_warnings(action="ignore", category=RuntimeWarning):  # of values without spread
+        interval = ttest_1samp(values, 0).confidence_interval()
+    return float(interval.low), float(interval.high)

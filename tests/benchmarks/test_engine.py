@@ -1,0 +1,36 @@
+"""The bare computations are those of the engine, and the lower bound is the reference's."""
+
+import numpy as np
+import torch
+from helpers import reference
+
+from benchmarks import engine, lesions, networks
+
+
+def test_streams_are_counted_as_the_reference_counts_them():
+    rows = np.array([[0, 1, 2], [-1, 1, 2], [0, -1, 2], [0, 2, 1]])
+    levels = engine.levels(rows)
+    assert levels == [{0: 1, -1: 1}, {1: 2, -1: 1, 2: 1}, {2: 3, 1: 1}]
+    assert engine.evaluations(levels) == reference.block_evaluations(rows.tolist())
+
+
+def test_bare_computations_are_those_of_the_engine(tiny):
+    workload = networks.Workload(tiny, "cpu")
+    analyze = lesions.analysis(workload, "deletions")
+    rows = np.vstack([np.arange(12), lesions.rows_of(analyze(workload.network))])
+    bare = engine.bare_computations(
+        workload.network, workload.inputs, engine.levels(rows), engine.batch_sizes(workload, analyze)
+    )
+    assert calls_of_blocks(workload, bare) == calls_of_blocks(workload, lambda: analyze(workload.network))
+
+
+def calls_of_blocks(workload, compute):
+    """Note which convolutions run on how many images, but for the first pass with one image."""
+    calls = []
+    modules = {module: name for name, module in workload.network.model.named_modules() if "conv" in name}
+    handles = [m.register_forward_hook(lambda m, args, _: calls.append((modules[m], len(args[0])))) for m in modules]
+    with torch.no_grad():
+        compute()
+    for handle in handles:
+        handle.remove()
+    return sorted(call for call in calls if call[1] > 1)
