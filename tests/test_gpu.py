@@ -9,7 +9,6 @@ from helpers.analyses import ANALYSES, Batches, Stop, check_identical
 from helpers.models import CASES, build, data
 
 import resnet_lesion as rl
-from resnet_lesion.runs import run as run_module
 from resnet_lesion.runs.data import LEFT_OUT
 
 pytestmark = pytest.mark.gpu
@@ -38,8 +37,7 @@ def test_counts_and_gradients_agree_with_the_cpu(name):
 
 
 @pytest.mark.parametrize("name", ANALYSES)
-def test_a_run_goes_on_and_is_merged_on_the_device(name, tmp_path, monkeypatch):
-    monkeypatch.setattr(run_module, "_SECONDS", 0.0)
+def test_a_run_goes_on_and_is_merged_on_the_device(name, tmp_path, always_saved):
     analyse, model, (inputs, targets) = ANALYSES[name], models.build().cuda(), models.data(11)
     targets[4] = LEFT_OUT
     on_device = inputs.cuda(), targets.cuda()
