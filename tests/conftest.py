@@ -22,7 +22,7 @@ def always_saved(monkeypatch):
 
 @pytest.fixture
 def impatient(monkeypatch):
-    """End a loader's processes at once; torch waits 5 s for each where an error has left it to the garbage collector."""
+    """End a loader's processes at once; torch waits 5 s for each that an error has left to the garbage collector."""
     monkeypatch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.1)
 
 
