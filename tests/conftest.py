@@ -2,15 +2,12 @@
 
 import os
 
-os.environ["HF_HUB_OFFLINE"] = "1"  # before timm is imported
+# before torch and timm are imported, here and in the processes that tests start
+os.environ |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
 
 import pytest
-import torch
 from hypothesis import Phase, settings
 
-from resnet_lesion.runs import run as run_module
-
-torch.set_num_threads(1)
 # without shrinking, which takes minutes here: the examples are small as they are
 settings.register_profile(
     "tests", derandomize=True, deadline=None, database=None, max_examples=8, phases=(Phase.explicit, Phase.generate)
@@ -20,11 +17,19 @@ settings.load_profile("tests")
 
 @pytest.fixture
 def always_saved(monkeypatch):
-    monkeypatch.setattr(run_module, "_SECONDS", 0.0)
+    monkeypatch.setattr("resnet_lesion.runs.run._SECONDS", 0.0)
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    """End a loader's processes at once; torch waits 5 s for each that an error has left to the garbage collector."""
+    monkeypatch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.1)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Skip the sweep unless ``-m`` names it, and what needs an accelerator where there is none."""
+    import torch  # not at the top: the process that only hands out tests to others starts at once without it
+
     for item in items:
         if "sweep" in item.keywords and "sweep" not in config.option.markexpr:
             item.add_marker(pytest.mark.skip(reason="takes long; pytest -m sweep"))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
 from itertools import product
 
 import torch
@@ -13,9 +13,10 @@ from timm.models.resnetv2 import PreActBasic, ResNetV2
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from helpers.models import BASIC, randomised
+from helpers.models import BASIC, images, labels, randomised
 
 N_BLOCKS = 8
+SHAPE = (3, 32, 32)
 
 BUILD: dict[str, Callable[[], nn.Module]] = {
     "pre-activation": partial(
@@ -36,6 +37,11 @@ BUILD: dict[str, Callable[[], nn.Module]] = {
 def build(name: str, dtype: torch.dtype = torch.float64) -> nn.Module:
     """Build a timm network of 8 blocks with random norms, in eval mode."""
     return randomised(BUILD[name](), seed=5).to(dtype).eval()
+
+
+def data(n: int = 3) -> tuple[Tensor, Tensor]:
+    """Draw images that fit the networks, and labels."""
+    return images(n, SHAPE), labels(n)
 
 
 def all_paths(n: int = N_BLOCKS) -> list[tuple[int, ...]]:
@@ -81,6 +87,24 @@ def all_path_gradients(
     return {
         path: path_gradient(model, inputs, objective, (0,) * first + path, wrt) for path in all_paths(N_BLOCKS - first)
     }
+
+
+@cache
+def enumerated(name: str, objective: str) -> Mapping[tuple[int, ...], Tensor]:
+    """Return the gradient of "cross_entropy" or "score" along every path, of :func:`data`; shared, so do not change."""
+    inputs, targets = data()
+    of_logits = {"cross_entropy": cross_entropy, "score": score}[objective](targets)
+    return all_path_gradients(build(name), inputs, of_logits)
+
+
+def of_length(gradients: Mapping[tuple[int, ...], Tensor], k: int) -> Tensor:
+    """Add up the gradients along the paths of one length."""
+    return sum(gradient for path, gradient in gradients.items() if sum(path) == k)
+
+
+def norm(gradients: Tensor) -> Tensor:
+    """Return each image's norm."""
+    return gradients.flatten(1).norm(dim=1)
 
 
 def _parts(block: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:

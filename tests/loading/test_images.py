@@ -66,7 +66,7 @@ def damaged(folder):
 
 @pytest.mark.parametrize("form", ["folder", "zip"])
 @pytest.mark.parametrize("workers", [0, 2])
-def test_images_that_cannot_be_read_are_refused_or_left_out_and_counted(folder, tmp_path, form, workers):
+def test_images_that_cannot_be_read_are_refused_or_left_out_and_counted(folder, tmp_path, impatient, form, workers):
     path = damaged(folder)
     path = zipped(path, tmp_path / "damaged.zip") if form == "zip" else path
     model = timm.create_model("cifar_preactresnet38", num_classes=2)

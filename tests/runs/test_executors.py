@@ -11,10 +11,9 @@ import time
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
-import distributed
 import pytest
-import submitit
 import timm
+import torch
 import xarray as xr
 from helpers import models, slow
 from helpers.analyses import ANALYSES, check_merged
@@ -69,7 +68,8 @@ def test_effective_paths_and_studies_too():
 
 @pytest.mark.parametrize("name", ["resnet18", "inception_resnet_v2", "vit_tiny_patch16_224"])
 def test_networks_travel(name):
-    network = rl.wrap(timm.create_model(name))
+    with torch.device("meta"):  # what travels is large, and no test of ours
+        network = rl.wrap(timm.create_model(name))
     other = pickle.loads(pickle.dumps(rl.Deletion(network))).network
     assert other.layers == network.layers
     assert other.branches[0].exit == network.branches[0].exit
@@ -138,6 +138,8 @@ def test_a_process_pool(tmp_path):
 @pytest.mark.sweep
 @pytest.mark.filterwarnings("ignore")  # dask's own
 def test_dask_with_a_worker_killed_in_mid_run(tmp_path):
+    import distributed  # takes a second
+
     killed = []
 
     def kill():
@@ -166,6 +168,8 @@ def test_dask_with_a_worker_killed_in_mid_run(tmp_path):
 @pytest.mark.sweep
 @pytest.mark.filterwarnings("ignore")  # submitit's own
 def test_submitit(tmp_path, monkeypatch):
+    import submitit
+
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")]))
     executor = submitit.LocalExecutor(folder=tmp_path / "jobs")
     executor.update_parameters(timeout_min=5)
@@ -178,7 +182,8 @@ def test_torchrun_says_which_shard(tmp_path):
     script.write_text(
         "import os, sys\n"
         f"sys.path.insert(0, {str(TESTS)!r})\n"
-        "import models, resnet_lesion as rl\n"
+        "import resnet_lesion as rl\n"
+        "from helpers import models\n"
         "result = rl.Deletion(models.build()).analyze(models.data(11), shard='env', show_progress=False)\n"
         f"rl.save(result, {str(tmp_path)!r} + '/' + os.environ['RANK'] + '.nc')\n"
     )

@@ -1,6 +1,7 @@
 """Merging the shards of any partition gives what one run gives."""
 
 import itertools
+from functools import cache
 
 import numpy as np
 import pytest
@@ -22,22 +23,33 @@ def batches(size=3, n=N_IMAGES):
     return [*zip(*(part.split(size) for part in models.data(n)), strict=True)]
 
 
+@cache
+def whole(name):
+    """Give what one run gives; shared, so not to be changed."""
+    return ANALYSES[name](models.build(), batches())
+
+
+@cache
+def shard(i=0, n=3, *, n_images=N_IMAGES, name="deletion"):
+    """Give what a shard gives; shared, so not to be changed."""
+    return ANALYSES[name](models.build(), batches(n=n_images), shard=(i, n))
+
+
 @pytest.mark.parametrize("name", ANALYSES)
 @pytest.mark.parametrize("n", [1, 2, 3, 8])
 def test_merged_shards_are_the_whole_run(name, n, tmp_path):
-    analyse, model = ANALYSES[name], models.build()
-    expected = analyse(model, batches())
-    files = []
+    analyse, model, shards, files = ANALYSES[name], models.build(), [], []
     for i in range(n):
         result = analyse(model, batches(), shard={"data": (i, n), "lesions": (0, 1)} if i else (i, n))
         if n == 1:  # the whole run is no shard
             assert "shard" not in result.attrs
             return
+        shards.append(result)
         files.append(tmp_path / f"{i}.nc")
         rl.save(result, files[-1])
-    check_merged(rl.merge(files), expected)
-    other_way_round = rl.merge([rl.open(file) for file in reversed(files)])
-    xr.testing.assert_identical(other_way_round, rl.merge(files))
+    merged = rl.merge(files)
+    check_merged(merged, whole(name))
+    xr.testing.assert_identical(rl.merge(reversed(shards)), merged)  # the other way round, not through files
 
 
 @given(data=st.data())
@@ -47,10 +59,9 @@ def test_any_partition_in_any_order(data):
     if n * m == 1:
         return
     analyse, model = ANALYSES[name], models.build()
-    expected = analyse(model, batches())
     parts = data.draw(st.permutations([*itertools.product(range(n), range(m))]))
     shards = [analyse(model, batches(), shard={"data": (i, n), "lesions": (j, m)}) for i, j in parts]
-    check_merged(rl.merge(shards), expected)
+    check_merged(rl.merge(shards), whole(name))
 
 
 def test_shares_of_the_lesions_say_which(tmp_path):
@@ -100,15 +111,11 @@ def test_an_accelerated_network_is_another_run():
     assert int(rl.merge([shards[0], again]).total) == 6
 
 
-def shard(i=0, n=3, *, model=None, n_images=N_IMAGES, name="deletion", **options):
-    return ANALYSES[name](models.build() if model is None else model, batches(n=n_images), shard=(i, n), **options)
-
-
-def other_model():
+def shard_of_another_model():
     model = models.build()
     with torch.no_grad():
         model.head.weight[0, 0] += 1
-    return model
+    return ANALYSES["deletion"](model, batches(), shard=(1, 2))
 
 
 def changed(dataset, name, value):
@@ -125,11 +132,11 @@ def changed(dataset, name, value):
         (lambda: [shard(0), shard(1), shard(2), shard(1)], r"expected each shard once, got shard 1 of 3 twice\."),
         (lambda: [shard(0), shard(0)], "got shard 1 of 3, 2 of 3 missing and shard 0 of 3 twice"),
         (lambda: [shard(0, 2), shard(1, 3)], r"the data cut into as many parts everywhere, got \[2, 3\]"),
-        (lambda: [shard(0, 2), shard(1, 2, model=other_model())], "expected shards of one run, but weights_sha256 was"),
+        (lambda: [shard(0, 2), shard_of_another_model()], "expected shards of one run, but weights_sha256 was"),
         (lambda: [shard(0, 2), shard(1, 2, name="reorder")], "expected shards of one run, but title was 'Error with"),
         (lambda: [shard(0, 2, n_images=5), shard(1, 2)], r"expected shards of \[4, 4\] images .*, got \[3, 5\]"),
         (
-            lambda: [rl.Deletion(models.build()).analyze(batches(), **QUIET)],
+            lambda: [whole("deletion")],
             "expected results of shards, got 'Error with each residual block deleted alone' of a whole run",
         ),
         (
@@ -164,7 +171,7 @@ def test_shares_of_lesions_must_agree_on_the_whole_network():
 
 
 def test_a_mean_does_not_depend_on_the_order_of_the_shards():
-    shards = [shard(i, 5) for i in range(5)]
+    shards = [shard(i, 5).copy(deep=True) for i in range(5)]
     for i, part in enumerate(shards):
         part["loss"][...] = 10.0 ** (3 * i) / 3  # of sizes at which the order of a sum matters
     losses = {tuple(rl.merge(order).loss.values.tolist()) for order in itertools.permutations(shards)}

@@ -14,7 +14,6 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, SequentialSample
 import resnet_lesion as rl
 from resnet_lesion.loading.images import open_images
 from resnet_lesion.loading.loaders import evaluation_loader
-from resnet_lesion.runs import run as run_module
 from resnet_lesion.runs.data import batches
 from resnet_lesion.runs.reading import Reading, every_nth, in_batches_of
 
@@ -102,8 +101,7 @@ def test_a_loader_with_an_order_of_its_own_is_read_as_it_comes(options):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_stopped_run_reads_on_where_it_was(tmp_path, monkeypatch, workers):
-    monkeypatch.setattr(run_module, "_SECONDS", 0.0)
+def test_a_stopped_run_reads_on_where_it_was(tmp_path, always_saved, impatient, workers):
     model, data = models.build(), models.data(11)
 
     def analyse(images, **how):

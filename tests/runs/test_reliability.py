@@ -1,68 +1,55 @@
 """What goes wrong on long runs: full disks, many batches, and anything at any time."""
 
 import gc
-import subprocess
-import sys
-import textwrap
 import tracemalloc
-from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 from helpers import models
 from helpers.analyses import ANALYSES, Batches, Stop, check_identical, check_merged
 
 import resnet_lesion as rl
 from resnet_lesion.runs import run as run_module
 
-TESTS = Path(__file__).parents[1]
 QUIET = {"show_progress": False}
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="limits the size of files as only Unix can")
-def test_a_full_disk_loses_nothing(tmp_path):
-    """The limit on a file's size makes writing fail as a full disk does, in the netCDF library itself."""
-    script = textwrap.dedent(f"""
-        import resource, signal, sys
-        sys.path.insert(0, {str(TESTS)!r})
-        import numpy as np, resnet_lesion as rl, xarray as xr
-        from helpers import models
-        from resnet_lesion.runs import run
+@pytest.fixture
+def disk():
+    """Give what fills the disk: a limit on a file's size makes writing fail as a full disk does, in netCDF itself."""
+    resource = pytest.importorskip("resource", reason="limits the size of files as only Unix can")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        run._SECONDS = 0.0
-        folder = {str(tmp_path)!r}
-        noise = xr.Dataset({{"a": ("x", np.random.default_rng(0).random(50_000))}})
-        rl.save(noise.isel(x=[0]), folder + "/result.nc")
-        model, (inputs, targets) = models.build(), models.data(8)
+    def limit(n_bytes):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, hard))
 
-        def batches():
-            yield inputs[:2], targets[:2]
-            yield inputs[2:4], targets[2:4]
-            resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, resource.RLIM_INFINITY))
-            yield inputs[4:], targets[4:]
+    yield SimpleNamespace(fill=lambda: limit(2_000), empty=lambda: limit(soft))
+    limit(soft)
 
-        for attempt in (
-            lambda: rl.Deletion(model).analyze(batches(), checkpoint=folder + "/run", show_progress=False),
-            lambda: rl.save(noise, folder + "/result.nc"),
-        ):
-            try:
-                attempt()
-            except OSError as error:
-                print(error)
-    """)
-    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
-    assert result.returncode == 0, result.stderr
-    messages = result.stdout.splitlines()
-    assert len(messages) == 2
-    assert all("cannot be written: " in message and "Is there room left?" in message for message in messages)
-    assert rl.open(tmp_path / "result.nc").sizes == {"x": 1}
-    assert [path.name for path in (tmp_path / "run").iterdir()] == ["deletion.part.nc"]
+
+def test_a_full_disk_loses_nothing(tmp_path, always_saved, disk):
+    noise = xr.Dataset({"a": ("x", np.random.default_rng(0).random(50_000))})
+    rl.save(noise.isel(x=[0]), tmp_path / "result.nc")
     model, data = models.build(), models.data(8)
     parts = [(data[0][a:b], data[1][a:b]) for a, b in ((0, 2), (2, 4), (4, 8))]
-    found = rl.Deletion(model).analyze(parts, checkpoint=tmp_path / "run", **QUIET)
-    check_identical(found, rl.Deletion(model).analyze(parts, **QUIET))
+    expected = rl.Deletion(model).analyze(parts, **QUIET)
+
+    def filling():
+        yield from parts[:2]
+        disk.fill()
+        yield parts[2]
+
+    with pytest.raises(OSError, match=r"cannot be written: .*Is there room left\?"):
+        rl.Deletion(model).analyze(filling(), checkpoint=tmp_path / "run", **QUIET)
+    with pytest.raises(OSError, match=r"cannot be written: .*Is there room left\?"):
+        rl.save(noise, tmp_path / "result.nc")
+    assert rl.open(tmp_path / "result.nc").sizes == {"x": 1}
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["deletion.part.nc"]
+    disk.empty()
+    check_identical(rl.Deletion(model).analyze(parts, checkpoint=tmp_path / "run", **QUIET), expected)
 
 
 @pytest.mark.parametrize(
