@@ -20,6 +20,7 @@ from .startup import TORCH
 from .timing import OURS, ratios
 
 DEVICES = ("cpu", "cuda")
+FIRST = "first-h100.json"
 PAGE = Path(__file__).parent / "README.md"
 _START, _END = "<!-- results: written by python -m benchmarks draw -->", "<!-- end of results -->"
 # a load average this far above the number of threads is still that of an idle machine
@@ -55,7 +56,35 @@ def written() -> str:
 def text(folder: Path) -> str:
     """Write the tables of all devices that there are results of."""
     parts = [of_device(device, cases) for device in DEVICES if (cases := read(folder, device))]
+    if (folder / FIRST).exists():
+        parts.append(first_on_a_gpu(json.loads((folder / FIRST).read_text())))
     return "\n\n".join(parts) or "No results yet."
+
+
+def first_on_a_gpu(found: dict[str, Any]) -> str:
+    """Write what one short call found on a GPU: single deletions as one forward pass of the engine, and one by one."""
+    machine = found["machine"]
+    head = ["network, images, variant", "engine (ms)", "launched after (ms)", "one by one (ms)", "ratio", "peak (GB)"]
+    rows, analyses = [], []
+    for key, one in found.items():
+        if key.startswith("chunk "):
+            times = [f"{1e3 * one[name]:.0f}" for name in ("best_s", "host_s", "naive_s")]
+            rows.append([key.removeprefix("chunk "), *times, f"{one['ratio']:.1f}", f"{one['peak_GB']:.1f}"])
+        elif "peak_GB" in one:
+            milliseconds = 1e3 * one.get("best_s", one.get("second_s"))
+            analyses.append([key.removesuffix(" {}"), f"{milliseconds:.0f}", f"{one['peak_GB']:.1f}"])
+    return "\n\n".join(
+        [
+            f"### {machine['gpu']}",
+            f"One short call, torch {machine['torch']}, TF32 in convolutions as torch has it; a copy moves "
+            f"{found['copy']['TB_per_s']:.1f} TB/s. All blocks deleted, one at a time, in one pass of the engine, beside "
+            "as many plain forward passes of the same model; the best of a few turns each. Where the device is full, the "
+            "ratio is what shared prefixes save; with few images it is that of the kernels launched.",
+            table(head, rows),
+            "Whole analyses of cifar_preactresnet110:",
+            table(["analysis, images, options", "time (ms)", "peak (GB)"], analyses),
+        ]
+    )
 
 
 def of_device(device: str, cases: dict[str, Entry]) -> str:
