@@ -76,8 +76,8 @@ def first_on_a_gpu(found: dict[str, Any]) -> str:
     return "\n\n".join(
         [
             f"### {machine['gpu']}",
-            f"One short call, torch {machine['torch']}, TF32 in convolutions as torch has it; a copy "
-            f"moves {found['copy']['TB_per_s']:.1f} TB/s. All blocks deleted, one at a time, in one pass of the engine, "
+            f"One short call, torch {machine['torch']}, TF32 in convolutions as torch has it; a copy moves "
+            f"{found['copy']['TB_per_s']:.1f} TB/s. All blocks deleted, one at a time, in one pass of the engine, "
             "beside as many plain forward passes of the same model; the best of a few turns. Where the device is full, "
             "the ratio is what shared prefixes save; with few images it is that of the kernels launched.",
             table(head, rows),
