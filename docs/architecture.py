@@ -15,7 +15,7 @@ PACKAGE = Path(resnet_lesion.__file__).parent
 
 LAYERS = (
     "cli", "paper", "reports", "plots", "loading", "training", "analyzers", "testing", "acceleration", "runs", "engines",
-    "results", "network", "blocks", "digits", "checks", "errors",
+    "results", "network", "blocks", "digits", "checks", "errors", "lazy",
 )  # fmt: skip
 """The package's folders, and the files beside them, from the highest down: each imports from itself and from below."""
 

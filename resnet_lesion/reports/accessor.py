@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-@xr.register_dataset_accessor("lesion")  # type: ignore[no-untyped-call]
 class LesionAccessor:
     """Figures and scalars of a result of this package, as ``dataset.lesion``.
 
