@@ -148,7 +148,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(tmp_path, monkeypatch, options, 
     whole = fresh()
     expected = rl.train(whole, shuffled(), recipe, validation=batches(1, seed=9), **QUIET)
 
-    original = training._Run.train_one_epoch
+    original = training._Training.train_one_epoch
 
     def interrupted(self, data, draws):
         if self.epoch == stop:
@@ -157,7 +157,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(tmp_path, monkeypatch, options, 
 
     checkpoint = tmp_path / "checkpoint.pt"
     with monkeypatch.context() as patch:
-        patch.setattr(training._Run, "train_one_epoch", interrupted)
+        patch.setattr(training._Training, "train_one_epoch", interrupted)
         with pytest.raises(KeyboardInterrupt):
             rl.train(fresh(), shuffled(), recipe, validation=batches(1, seed=9), checkpoint=checkpoint, **QUIET)
     torch.randn(17)  # what the random state is in between does not matter
