@@ -150,7 +150,8 @@ class Source(ImageSet):
     def validation(self) -> ImageSet:
         """The images to evaluate on."""
         common: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(ImageSet)}
-        return ImageSet(**common | {"data": self.validation_data or self.data, "split": self.validation_split})
+        common |= {"data": self.validation_data or self.data, "split": self.validation_split}
+        return ImageSet(**common)
 
     def training(self, model: nn.Module, device: torch.device) -> Any:
         """Return a loader of shuffled, changed training images."""
