@@ -59,34 +59,35 @@ def when_imported(library: str, then: Callable[[], None]) -> None:
 
 
 class _Finder(MetaPathFinder):
-    """Finds one library where the other finders do."""
+    """Finds one library where the finders behind it do, until that has been imported."""
 
     def __init__(self, library: str, then: Callable[[], None]) -> None:
-        self._library, self._then = library, then
+        self._library, self._then, self._waiting = library, then, True
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if fullname != self._library:
+        if fullname != self._library or not self._waiting:
             return None
-        others = (finder for finder in sys.meta_path if finder is not self and hasattr(finder, "find_spec"))
-        spec = next(filter(None, (finder.find_spec(fullname, path, target) for finder in others)), None)
+        behind = [f for f in sys.meta_path[sys.meta_path.index(self) + 1 :] if hasattr(f, "find_spec")]
+        spec = next(filter(None, (finder.find_spec(fullname, path, target) for finder in behind)), None)
         if spec is not None and spec.loader is not None:
-            spec.loader = _Loader(spec.loader, self._done)
+            spec.loader = _Loader(spec.loader, self._imported)
         return spec
 
-    def _done(self) -> None:
-        # not before the library is there: others may look for its spec without importing it
-        if self in sys.meta_path:
-            sys.meta_path.remove(self)
+    def _imported(self) -> None:
+        # not when it has been found: others look for its spec without importing it. The finder stays in the list, as
+        # another thread may be going through that
+        if self._waiting:
+            self._waiting = False
             self._then()
 
 
 class _Loader(Loader):
     """Loads a library as its own loader does, which the module then has."""
 
-    def __init__(self, loader: Loader, done: Callable[[], None]) -> None:
-        self._loader, self._done = loader, done
+    def __init__(self, loader: Loader, imported: Callable[[], None]) -> None:
+        self._loader, self._imported = loader, imported
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         return self._loader.create_module(spec)
@@ -96,7 +97,7 @@ class _Loader(Loader):
         if module.__spec__ is not None:
             module.__spec__.loader = self._loader
         self._loader.exec_module(module)
-        self._done()
+        self._imported()
 
     def __getattr__(self, name: str) -> object:
         return getattr(self._loader, name)
