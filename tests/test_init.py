@@ -39,11 +39,6 @@ def test_every_name_of_the_stub_is_there():
     assert rl.__version__ == version("resnet-lesion")
 
 
-def test_documented_paths():
-    names = python("import resnet_lesion as rl; print(rl.testing.__name__, rl.digits.__name__, rl.plots.__name__)")
-    assert names == ["resnet_lesion.testing", "resnet_lesion.digits", "resnet_lesion.plots"]
-
-
 def test_other_names_are_not():
     with pytest.raises(AttributeError, match=r"^module 'resnet_lesion' has no attribute 'Deltion'$"):
         _ = rl.Deltion
@@ -55,30 +50,27 @@ def test_names_are_pickled():
     assert pickle.loads(pickle.dumps((rl.Deletion, rl.Recipe(epochs=3)))) == (rl.Deletion, rl.Recipe(epochs=3))
 
 
-@pytest.mark.parametrize(
-    "imports", ["from timm import layers; import resnet_lesion, timm", "import resnet_lesion, timm"]
-)
-def test_models_are_registered_with_timm_whatever_is_imported_first(imports):
-    built = python(f"{imports}; print(type(timm.create_model('cifar_preactresnet38')).__name__)")
-    assert built == ["CifarResNetV2"]
-
-
-def test_adapters_are_loaded_when_a_block_is_looked_up():
+def test_adapters_are_loaded_when_a_block_is_looked_up_and_documented_paths_need_no_import_of_their_own():
     program = """
 import resnet_lesion as rl, sys
 from torch import nn
 rl.Deletion, rl.study, rl.train
+print(rl.testing.__name__, rl.digits.__name__, rl.plots.__name__)
 print(*{"timm", "resnet_lesion_timm"} & sys.modules.keys(), "-")
 rl.find_branch(rl.Residual(nn.ReLU(), nn.ReLU()))
 print("resnet_lesion_timm" in sys.modules)
 """
-    assert python(program) == ["-", "True"]
+    paths = ["resnet_lesion.testing", "resnet_lesion.digits", "resnet_lesion.plots"]
+    assert python(program) == [*paths, "-", "True"]
 
 
-@pytest.mark.parametrize("imports", ["import resnet_lesion, xarray", "import xarray, resnet_lesion"])
-def test_files_that_xarray_opens_have_the_accessor(imports, tmp_path):
+def test_timm_knows_our_models_and_xarray_our_accessor_though_imported_later(tmp_path):
     path = tmp_path / "deletion.nc"
     rl.save(synthetic.deletion(), path)
-    program = f"{imports}; print(xarray.open_dataset({str(path)!r}).lesion.most_important(1).layer.item())"
-    assert python(program) == [synthetic.deletion().lesion.most_important(1).layer.item()]
+    program = f"""
+import resnet_lesion, timm, xarray
+print(type(timm.create_model("cifar_preactresnet38")).__name__)
+print(xarray.open_dataset({str(path)!r}).lesion.most_important(1).layer.item())
+"""
+    assert python(program) == ["CifarResNetV2", synthetic.deletion().lesion.most_important(1).layer.item()]
     assert isinstance(xr.Dataset().lesion, rl.LesionAccessor)
