@@ -28,6 +28,8 @@ def leaving(*words):
         (("paint",), "invalid choice: 'paint'"),
         (("demo", "--n-darws", "2"), "unrecognized arguments: --n-darws 2. Did you mean '--n-draws'?"),
         (("study", "resnet18"), "the following arguments are required: --out, --data"),
+        (("demo", "--n-draws", "0"), "argument --n-draws: expected a whole number >= 1, got '0'"),
+        (("demo", "--seed", "x"), "argument --seed: expected a whole number >= 0, got 'x'"),
     ],
 )
 def test_bad_usage_gives_exit_code_2(args, message, capsys):

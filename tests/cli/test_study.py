@@ -183,18 +183,11 @@ def test_random_weights_are_remarked_on(folder, tmp_path, quick, capsys):
     assert "note: with random weights" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        ("--shard env", 'argument --shard: shard="env" found none of'),
-        ("--shard 3/3", "argument --shard: expected I/N with 0 <= I < N, or env, got '3/3'"),
-    ],
-)
-def test_shards_are_refused_at_once(words, message, capsys):
+def test_an_environment_that_says_nothing_of_shards(capsys):
     with pytest.raises(SystemExit) as exit_:
-        run("study", MODEL, *words.split())
+        run("study", MODEL, "--shard", "env")
     assert exit_.value.code == 2
-    assert message in capsys.readouterr().err
+    assert 'argument --shard: shard="env" found none of' in capsys.readouterr().err
 
 
 DIGITS = "--data digits --out out.nc"
