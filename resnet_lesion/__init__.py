@@ -1,39 +1,46 @@
 """Lesion studies and path gradients of residual networks, as Captum algorithms with xarray results."""
 
-from resnet_lesion import testing as testing
-from resnet_lesion.acceleration.accelerate import Acceleration as Acceleration
-from resnet_lesion.acceleration.accelerate import accelerate as accelerate
-from resnet_lesion.analyzers.block_statistics import BlockStatistics as BlockStatistics
-from resnet_lesion.analyzers.deletion import Deletion as Deletion
-from resnet_lesion.analyzers.effective_path import EffectivePath as EffectivePath
-from resnet_lesion.analyzers.evaluation import evaluate as evaluate
-from resnet_lesion.analyzers.path_gradient import PathGradient as PathGradient
-from resnet_lesion.analyzers.reorder import Reorder as Reorder
-from resnet_lesion.analyzers.study import study as study
-from resnet_lesion.analyzers.support import Support as Support
-from resnet_lesion.analyzers.support import supported as supported
-from resnet_lesion.analyzers.support import supported_models as supported_models
-from resnet_lesion.blocks.branch import Branch as Branch
-from resnet_lesion.blocks.chain import Arguments as Arguments
-from resnet_lesion.blocks.chain import Chain as Chain
-from resnet_lesion.blocks.chain import Function as Function
-from resnet_lesion.blocks.chain import Plain as Plain
-from resnet_lesion.blocks.chain import Residual as Residual
-from resnet_lesion.blocks.registry import find_branch as find_branch
-from resnet_lesion.blocks.registry import load_adapters as _load_adapters
-from resnet_lesion.blocks.registry import register_adapter as register_adapter
-from resnet_lesion.errors import AdapterError as AdapterError
-from resnet_lesion.errors import PathsError as PathsError
-from resnet_lesion.network.paths import path_counts as path_counts
-from resnet_lesion.network.paths import path_fraction as path_fraction
-from resnet_lesion.network.paths import remaining_fraction as remaining_fraction
-from resnet_lesion.network.residual_network import ResidualNetwork as ResidualNetwork
-from resnet_lesion.network.residual_network import wrap as wrap
-from resnet_lesion.reports.accessor import LesionAccessor as LesionAccessor
-from resnet_lesion.results.storage import open as open
-from resnet_lesion.results.storage import save as save
-from resnet_lesion.runs.merging import merge as merge
-from resnet_lesion.training.loop import train as train
-from resnet_lesion.training.recipe import Recipe as Recipe
+from __future__ import annotations
 
-_load_adapters()
+from typing import TYPE_CHECKING
+
+from resnet_lesion.lazy import attach_stub, when_imported
+
+if TYPE_CHECKING:
+    import xarray
+
+    from resnet_lesion.reports.accessor import LesionAccessor
+
+_public_name, __dir__, __all__ = attach_stub(__name__, __file__)
+
+
+def __getattr__(name: str) -> object:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("resnet-lesion")
+    return _public_name(name)
+
+
+def _register_models() -> None:
+    from resnet_lesion.blocks.registry import load_adapters
+
+    load_adapters()  # timm's among them, which register the paper's networks with timm
+
+
+def _register_accessor() -> None:
+    import xarray
+
+    xarray.register_dataset_accessor("lesion")(_lesion)  # type: ignore[no-untyped-call]
+
+
+def _lesion(dataset: xarray.Dataset) -> LesionAccessor:
+    """Return the figures and scalars of a result (:class:`LesionAccessor`)."""
+    # not before it is used: it imports modules that may be importing xarray while that is registered
+    from resnet_lesion.reports.accessor import LesionAccessor
+
+    return LesionAccessor(dataset)
+
+
+when_imported("timm", _register_models)
+when_imported("xarray", _register_accessor)

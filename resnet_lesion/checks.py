@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import numbers
 import operator
 from collections.abc import Iterable
-
-import numpy as np
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -51,7 +50,7 @@ def as_positive(name: str, value: int) -> int:
         TypeError: If it is not an integer.
         ValueError: If it is below 1.
     """
-    if not isinstance(value, int | np.integer):
+    if not isinstance(value, numbers.Integral):
         raise TypeError(f"expected {name} to be an integer, got {value!r:.60}.")
     if value < 1:
         raise ValueError(f"expected {name} >= 1, got {value}.")

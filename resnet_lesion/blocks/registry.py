@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from collections.abc import Callable
-from functools import singledispatch
+from functools import cache, singledispatch
 from importlib.metadata import entry_points
 from typing import TypeAlias, TypeVar
 
@@ -117,8 +117,9 @@ def is_block(module: nn.Module) -> bool:
     return any(cls in _known_classes() for cls in type(module).__mro__)
 
 
+@cache
 def load_adapters() -> None:
-    """Import every installed package that offers adapters (entry point group ``resnet_lesion.adapters``)."""
+    """Import, once, every installed package that offers adapters (entry point group ``resnet_lesion.adapters``)."""
     for entry_point in entry_points(group=ENTRY_POINT_GROUP):
         try:
             entry_point.load()
@@ -132,6 +133,7 @@ def known_blocks() -> str:
 
 
 def _known_classes() -> set[type]:
+    load_adapters()
     return set(_describe.registry) - {object}
 
 

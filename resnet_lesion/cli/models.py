@@ -3,11 +3,30 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
-from resnet_lesion.analyzers.support import supported_models
+from resnet_lesion.cli.options import positive
+from resnet_lesion.cli.parser import add_command
 
 
-def models_command(args: argparse.Namespace) -> None:
+def add(commands: Any) -> None:
+    """Add the subcommand."""
+    command = add_command(
+        commands,
+        "models",
+        run,
+        "tell which timm models are covered, and why not where not; downloads nothing",
+        "resnet-lesion models 'resnet*'",
+        "resnet-lesion models densenet121",
+    )
+    command.add_argument("pattern", metavar="PATTERN", help="a name, or a pattern with * and ?; '*' takes minutes")
+    command.add_argument("--workers", type=positive, metavar="N", help="processes (default: one for each core)")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Print a line for each model as soon as it is known, and how many are covered."""
+    from resnet_lesion.analyzers.support import supported_models
+
     n_covered = n_models = 0
     for answer in supported_models(args.pattern, args.workers):
         n_models, n_covered = n_models + 1, n_covered + answer.covered

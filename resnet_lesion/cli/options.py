@@ -4,60 +4,21 @@ from __future__ import annotations
 
 import argparse
 import os
+from dataclasses import fields
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import torch
+if TYPE_CHECKING:
+    import torch
+    from _typeshed import DataclassInstance
 
-from resnet_lesion.checks import did_you_mean
-from resnet_lesion.loading.images import Source
-
-
-def add_command(commands: Any, name: str, purpose: str, *examples: str) -> argparse.ArgumentParser:
-    command: argparse.ArgumentParser = commands.add_parser(
-        name,
-        help=purpose,
-        description=f"{purpose[0].upper()}{purpose[1:]}.",
-        epilog="\n  ".join(["example:" if len(examples) == 1 else "examples:", *examples]),
-        formatter_class=Formatter,
-    )
-    command.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    return command
+    _D = TypeVar("_D", bound=DataclassInstance)
 
 
-class Parser(argparse.ArgumentParser):
-    """Say what is wrong in one line, as the command does of everything else."""
-
-    def error(self, message: str) -> NoReturn:
-        end = "" if message.endswith((".", "?")) else "."
-        self.exit(2, f"resnet-lesion: {message}{end} {self.prog} --help shows what it takes.\n")
-
-
-class Command(Parser):
-    """Name the subcommand that does not know an argument, and the argument that may have been meant."""
-
-    def parse_known_args(  # pyright: ignore[reportIncompatibleMethodOverride]  # its overloads say the same
-        self, args: Any = None, namespace: Any = None
-    ) -> tuple[Any, list[str]]:
-        found, unknown = super().parse_known_args(args, namespace)
-        if unknown:
-            fix = did_you_mean(unknown[0].partition("=")[0], self._option_string_actions)
-            self.error(f"unrecognized arguments: {' '.join(unknown)}.{fix}")
-        return found, unknown
-
-
-class Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Keep the lines of the examples; say each option's default."""
-
-    def _get_help_string(self, action: argparse.Action) -> str | None:
-        if action.default is None or action.default is False:
-            return action.help
-        return super()._get_help_string(action)
-
-
-def add_data_options(run: argparse.ArgumentParser) -> Any:
+def add_data_options(command: argparse.ArgumentParser) -> Any:
+    """Add the fields of an ImageSet, but for its split, and return their group."""
     workers = min(4, os.cpu_count() or 1)
-    data = run.add_argument_group("data")
+    data = command.add_argument_group("data")
     data.add_argument(
         "--data",
         required=True,
@@ -78,16 +39,32 @@ def add_data_options(run: argparse.ArgumentParser) -> Any:
     return data
 
 
-def add_device_options(run: argparse.ArgumentParser) -> Any:
-    how = run.add_argument_group("how")
+def add_source_options(command: argparse.ArgumentParser) -> Any:
+    """Add the fields of a Source, images to train on and to evaluate on, and return their group."""
+    data = add_data_options(command)
+    data.add_argument("--split", default="train", help="which split to train on")
+    data.add_argument("--validation-split", default="validation", metavar="SPLIT", help="which to evaluate on")
+    data.add_argument("--validation-data", metavar="DATA", help="other data to evaluate on")
+    return data
+
+
+def add_device_options(command: argparse.ArgumentParser) -> Any:
+    """Add where and how to compute, and return the group."""
+    how = command.add_argument_group("how")
     how.add_argument("--seed", type=not_negative, default=0, metavar="N", help="seed of everything random")
     how.add_argument("--device", help="cpu, cuda or cuda:1 (default: cuda if there is one, else cpu)")
-    how.add_argument("--amp", action="store_true", help="autocast to bfloat16 (float16 where that is not supported)")
+    how.add_argument(
+        "--amp",
+        dest="autocast",
+        action="store_true",
+        help="autocast to bfloat16 (float16 where that is not supported)",
+    )
     how.add_argument("--channels-last", action="store_true", help="channels-last memory format")
     return how
 
 
 def add_amounts(how: Any) -> None:
+    """Add how much a study draws and measures."""
     how.add_argument(
         "--n-draws", type=positive, default=10, metavar="N", help="random deletions and reorderings of each size"
     )
@@ -97,19 +74,19 @@ def add_amounts(how: Any) -> None:
     )
 
 
-def add_source_options(run: argparse.ArgumentParser) -> Any:
-    data = add_data_options(run)
-    data.add_argument("--split", default="train", help="which split to train on")
-    data.add_argument("--validation-split", default="validation", metavar="SPLIT", help="which to evaluate on")
-    data.add_argument("--validation-data", metavar="DATA", help="other data to evaluate on")
-    return data
+def from_options(cls: type[_D], args: argparse.Namespace) -> _D:
+    """Build a dataclass from the options that are named as its fields; a field without one keeps its default."""
+    given = vars(args)
+    return cls(**{field.name: given[field.name] for field in fields(cls) if field.name in given})
 
 
 def positive(text: str) -> int:
+    """Read a whole number of at least 1."""
     return _at_least(1, text)
 
 
 def not_negative(text: str) -> int:
+    """Read a whole number of at least 0."""
     return _at_least(0, text)
 
 
@@ -124,7 +101,7 @@ def _at_least(low: int, text: str) -> int:
 
 
 def check_out(path: Path) -> None:
-    """Refuse what cannot be written to before the work is done."""
+    """Refuse a file that cannot be written, before the work is done."""
     if not path.parent.is_dir():
         raise FileNotFoundError(f"the folder {str(path.parent)!r} of --out does not exist; create it first.")
     if path.is_dir():
@@ -132,27 +109,19 @@ def check_out(path: Path) -> None:
 
 
 def check_folder(path: Path) -> None:
+    """Refuse a folder that cannot be written to, before the work is done."""
     if path.exists() and not path.is_dir():
         raise NotADirectoryError(f"expected a folder to write to, got the file {str(path)!r}.")
 
 
-def as_source(args: argparse.Namespace) -> Source:
-    return Source(
-        data=args.data,
-        validation_data=args.validation_data,
-        split=args.split,
-        validation_split=args.validation_split,
-        data_dir=args.data_dir,
-        download=args.download,
-        class_map=args.class_map,
-        batch_size=args.batch_size,
-        workers=args.workers,
-        image_size=args.image_size,
-        skip_unreadable=args.skip_unreadable,
-    )
-
-
 def as_device(name: str | None) -> torch.device:
+    """Return the device of this name, or the best one there is, and refuse what cannot be used.
+
+    Raises:
+        ValueError: If there is no such device, it is not there, or it has no float64.
+    """
+    import torch
+
     if name is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

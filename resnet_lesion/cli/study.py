@@ -3,46 +3,56 @@
 from __future__ import annotations
 
 import argparse
+import re
 import shlex
+import sys
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-import xarray as xr
-from torch import nn
-from torch.utils.data import Dataset, IterableDataset
-
-from resnet_lesion.analyzers.study import study
-from resnet_lesion.cli.options import add_amounts, add_data_options, add_device_options, as_device, check_out, positive
-from resnet_lesion.loading.images import class_names, described, open_images, refuse_scaled_digits
-from resnet_lesion.loading.loaders import choose_samples, evaluation_loader, subset_loader
-from resnet_lesion.loading.models import model_of
-from resnet_lesion.reports.summary import summarise
-from resnet_lesion.results import storage
-from resnet_lesion.results.quantities import groups
-from resnet_lesion.runs.merging import merge
-from resnet_lesion.runs.shards import Shard, as_shard
+from resnet_lesion.cli.options import (
+    add_amounts,
+    add_data_options,
+    add_device_options,
+    as_device,
+    check_out,
+    from_options,
+    positive,
+)
+from resnet_lesion.cli.parser import add_command
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    import torch
+    import xarray as xr
+
+    from resnet_lesion.runs.shards import ShardLike
 
 
-def add_study_options(run: argparse.ArgumentParser) -> None:
-    run.add_argument("model", metavar="MODEL", help="a name that timm.create_model takes; local-dir:PATH too")
-    run.add_argument("--out", type=Path, required=True, metavar="FILE.nc", help="the file to write")
-    weights = run.add_argument_group("weights (default: timm's pretrained ones)")
+def add(commands: Any) -> None:
+    """Add the subcommands."""
+    command = add_command(
+        commands,
+        "study",
+        run,
+        "run every analysis of a timm model and save one netCDF file",
+        "resnet-lesion study resnet50.a1_in1k --data imagenet/ --num-samples 2000 --out resnet50.nc",
+        "resnet-lesion study resnet18 --checkpoint mine.safetensors --num-classes 10 \\\n"
+        "      --data torch/cifar10 --data-dir data/ --download --out mine.nc",
+        "resnet-lesion study resnet50.a1_in1k --data imagenet/ --shard 3/8 --run-folder run/ --out shard-3.nc",
+    )
+    command.add_argument("model", metavar="MODEL", help="a name that timm.create_model takes; local-dir:PATH too")
+    command.add_argument("--out", type=Path, required=True, metavar="FILE.nc", help="the file to write")
+    weights = command.add_argument_group("weights (default: timm's pretrained ones)")
     weights.add_argument("--checkpoint", type=Path, metavar="FILE", help="load these: safetensors, or a state dict")
-    weights.add_argument("--no-pretrained", action="store_true", help="random weights")
+    weights.add_argument("--no-pretrained", dest="pretrained", action="store_false", help="random weights")
     weights.add_argument("--num-classes", type=positive, metavar="N", help="number of outputs, if not the model's own")
-    data = add_data_options(run)
+    data = add_data_options(command)
     data.add_argument("--split", default="validation", help="which split")
     data.add_argument("--num-samples", type=positive, metavar="N", help="use a random subset of the images")
-    how = add_device_options(run)
-    add_amounts(how)
-    long = run.add_argument_group("long runs")
+    add_amounts(add_device_options(command))
+    long = command.add_argument_group("long runs")
     long.add_argument(
-        "--run-folder", type=Path, metavar="DIR", help="keep there what is done; the same command goes on from it"
+        "--run-folder", type=Path, metavar="DIR", help="keep there what is done; the same command resumes from it"
     )
     long.add_argument(
         "--shard",
@@ -52,38 +62,59 @@ def add_study_options(run: argparse.ArgumentParser) -> None:
         "'env' for what torchrun or a Slurm array says",
     )
 
+    command = add_command(
+        commands,
+        "merge",
+        merge,
+        "put the results of all shards of a study together",
+        "resnet-lesion merge shard-*.nc --out resnet50.nc",
+    )
+    command.add_argument("files", type=Path, nargs="+", metavar="FILE.nc", help="what study wrote for each shard")
+    command.add_argument("--out", type=Path, required=True, metavar="FILE.nc", help="the file to write")
 
-def _shard(text: str) -> Shard:
+
+def _shard(text: str) -> ShardLike:
     if text == "env":
+        from resnet_lesion.runs.shards import as_shard
+
         try:
             return as_shard("env")
         except ValueError as error:
             raise argparse.ArgumentTypeError(str(error).replace("shard=(i, N)", "I/N")) from error
-    try:
-        i, n = text.split("/")
-        return as_shard((int(i), int(n)))
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"expected I/N with 0 <= I < N, or env, got {text!r}") from error
+    numbers = re.fullmatch(r"(\d+)/(\d+)", text)
+    if numbers is None or not int(numbers[1]) < int(numbers[2]):
+        raise argparse.ArgumentTypeError(f"expected I/N with 0 <= I < N, or env, got {text!r}")
+    return int(numbers[1]), int(numbers[2])
 
 
-def study_command(args: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> None:
+    """Run every analysis, write the result and print its summary."""
     check_out(args.out)
     device = as_device(args.device)
-    data = open_images(
-        args.data,
-        args.split,
-        data_dir=args.data_dir,
-        download=args.download,
-        class_map=args.class_map,
-        skip_unreadable=args.skip_unreadable,
-    )  # before the model, whose weights may have to be downloaded
-    refuse_scaled_digits(data, args.image_size)
-    model = model_of(args).eval().to(device)
+    import torch
+
+    from resnet_lesion.analyzers.study import study
+    from resnet_lesion.loading.images import ImageSet
+    from resnet_lesion.loading.loaders import shuffled_loader
+    from resnet_lesion.loading.models import model_by_name
+
+    images = from_options(ImageSet, args)
+    dataset = images.open()  # before the model, whose weights may have to be downloaded
+    model = model_by_name(
+        args.model,
+        checkpoint=args.checkpoint,
+        pretrained=args.pretrained,
+        num_classes=args.num_classes,
+        image_size=args.image_size,
+    )
+    if not args.pretrained:
+        print("note: with random weights the results say nothing about a trained network", file=sys.stderr)
+    model = model.eval().to(device)
     if args.channels_last:
         model = model.to(memory_format=torch.channels_last)
-    _check_classes(data, int(getattr(model, "num_classes", 0)), args)
-    loader, description = _loader(args, data, model, device)
-    with _autocast(device, args.amp):
+    _check_classes(dataset, int(getattr(model, "num_classes", 0)), args)
+    loader = shuffled_loader(dataset, model, num_samples=args.num_samples, seed=args.seed, **images.loading(device))
+    with _autocast(device, args.autocast):
         tree = study(
             model,
             loader,
@@ -94,12 +125,18 @@ def study_command(args: argparse.Namespace) -> None:
             checkpoint=args.run_folder,
             shard=args.shard,
         )
-    describe_data(tree, description, args.history)
+    subset = f", a random subset of {len(dataset)} images" if args.num_samples is not None else ""
+    describe_data(tree, f"{images}{subset}", args.history)
     _write(tree, args.out)
 
 
-def merge_command(args: argparse.Namespace) -> None:
+def merge(args: argparse.Namespace) -> None:
+    """Merge the shards, write the result and print its summary."""
     check_out(args.out)
+    import xarray as xr
+
+    from resnet_lesion.runs.merging import merge
+
     tree = merge(args.files)
     if not isinstance(tree, xr.DataTree):
         raise TypeError("expected files of resnet-lesion study, got single results. rl.merge merges those.")
@@ -108,6 +145,9 @@ def merge_command(args: argparse.Namespace) -> None:
 
 
 def _write(tree: xr.DataTree, path: Path) -> None:
+    from resnet_lesion.reports.summary import summarise
+    from resnet_lesion.results import storage
+
     storage.save(tree, path)
     print(summarise(tree))
     print(f"\nWritten to {path}. Next: resnet-lesion plot {shlex.quote(str(path))}")
@@ -115,6 +155,8 @@ def _write(tree: xr.DataTree, path: Path) -> None:
 
 def describe_data(tree: xr.DataTree, data: str, history: str) -> None:
     """Say in the result which data these were, which the analyzers cannot know, and what was run."""
+    from resnet_lesion.results.quantities import groups
+
     for group, dataset in groups(tree):
         node = tree[group]
         if "data" in dataset.attrs:
@@ -123,27 +165,18 @@ def describe_data(tree: xr.DataTree, data: str, history: str) -> None:
 
 
 def _autocast(device: torch.device, enabled: bool) -> AbstractContextManager[object]:
+    import torch
+
     if not enabled:
         return nullcontext()
     bfloat16 = device.type != "cuda" or torch.cuda.is_bf16_supported()
     return torch.autocast(device.type, torch.bfloat16 if bfloat16 else torch.float16)
 
 
-def _loader(args: argparse.Namespace, whole: Any, model: nn.Module, device: torch.device) -> tuple[Iterable[Any], str]:
-    """Return timm's loader for the data and a description of the data."""
-    loading = {"batch_size": args.batch_size, "workers": args.workers, "device": device}
-    description = described(args.data, args.split, args.image_size)
-    if isinstance(whole, IterableDataset):
-        if args.num_samples is not None:
-            raise ValueError(f"--num-samples needs a data set that can be indexed, which {args.data} is not.")
-        return evaluation_loader(whole, model, **loading), description
-    size = len(whole)
-    description += f", a random subset of {size} images" if args.num_samples is not None else ""
-    return subset_loader(whole, choose_samples(size, args.num_samples, args.seed), model, **loading), description
-
-
-def _check_classes(dataset: Dataset[Any], n_classes: int, args: argparse.Namespace) -> None:
+def _check_classes(dataset: Any, n_classes: int, args: argparse.Namespace) -> None:
     """Refuse data whose labels number other classes than the model's, which would silently count nonsense."""
+    from resnet_lesion.loading.images import class_names
+
     classes = class_names(dataset)
     if classes is None or args.class_map is not None or not n_classes or len(classes) == n_classes:
         return

@@ -107,7 +107,7 @@ class Files(Dataset[tuple[Any, int]]):
             if not self._skip_unreadable:
                 raise OSError(
                     f"the image {name!r} cannot be read: {error}. Mend or delete it, or leave such images out with "
-                    "--skip-unreadable."
+                    "skip_unreadable=True."
                 ) from error
             image, label = Image.new("RGB", (SMALL, SMALL)), IGNORE_INDEX
         return image if self.transform is None else self.transform(image), label

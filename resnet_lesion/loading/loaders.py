@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
 
 if TYPE_CHECKING:
     from torch import nn
@@ -65,6 +65,31 @@ def subset_loader(
     return loader
 
 
+def shuffled_loader(
+    dataset: Any,
+    model: nn.Module,
+    *,
+    num_samples: int | None = None,
+    seed: int = 0,
+    batch_size: int,
+    workers: int,
+    device: torch.device,
+) -> Any:
+    """Return :func:`evaluation_loader`'s loader of all images, or of some, in random order (:func:`choose_samples`).
+
+    A stream of images, which cannot be indexed, keeps its order.
+
+    Raises:
+        ValueError: If some images of a stream are asked for, or more than there are.
+    """
+    loading: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "device": device}
+    if not isinstance(dataset, IterableDataset):
+        return subset_loader(dataset, choose_samples(len(dataset), num_samples, seed), model, **loading)
+    if num_samples is not None:
+        raise ValueError(f"num_samples={num_samples} needs a data set that can be indexed, not a stream of images.")
+    return evaluation_loader(dataset, model, **loading)
+
+
 def training_loader(dataset: Any, model: nn.Module, *, batch_size: int, workers: int, device: torch.device) -> Any:
     """Return timm's loader of shuffled images, each shifted or cut out at random and, but for digits, mirrored.
 
@@ -107,6 +132,8 @@ def _is_tensors(dataset: Any) -> bool:
 
 
 class Digits(TensorDataset):
+    """The digits as tensors, with the names of their classes, as torchvision's data sets have them."""
+
     classes = tuple("0123456789")
 
 

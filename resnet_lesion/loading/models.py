@@ -1,10 +1,8 @@
-"""Networks to be trained, and where their weights go."""
+"""Networks by name: with trained weights or with new ones, and where their weights go."""
 
 from __future__ import annotations
 
-import argparse
 import copy
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,46 +15,65 @@ from resnet_lesion.loading.images import refuse_scaled_digits
 from resnet_lesion.network.isolation import preserved_randomness
 
 
-def model_of(args: argparse.Namespace) -> nn.Module:
+def model_by_name(
+    name: str,
+    *,
+    checkpoint: Path | None = None,
+    pretrained: bool = True,
+    num_classes: int | None = None,
+    image_size: int | None = None,
+) -> nn.Module:
+    """Build a network with timm's pretrained weights, with those of a file, or with random ones.
+
+    Args:
+        name: A name that ``timm.create_model`` takes.
+        checkpoint: A file to take the weights from: safetensors, or a state dict saved by ``torch.save``.
+        pretrained: Whether to take timm's pretrained weights where there is no checkpoint; otherwise they are random.
+        num_classes: Number of outputs; None for the model's own.
+        image_size: Height and width, in pixels, that images are scaled to; None for what the model expects.
+
+    Returns:
+        The model, on the CPU.
+
+    Raises:
+        FileNotFoundError: If there is no such checkpoint.
+        ValueError: If timm has no such model, the weights cannot be loaded or do not fit, or the options contradict.
+    """
     import timm
 
-    if args.checkpoint is not None and args.no_pretrained:
-        raise ValueError("expected --checkpoint or --no-pretrained, got both.")
-    if args.checkpoint is not None and not args.checkpoint.is_file():
-        raise FileNotFoundError(f"there is no file {str(args.checkpoint)!r} for --checkpoint.")
-    if args.num_classes is not None and args.checkpoint is None and not args.no_pretrained:
-        raise ValueError(
-            "--num-classes replaces the trained classifier by a random one: pass --checkpoint FILE with it."
-        )
-    name, _, tag = args.model.partition(".")
-    if ":" not in args.model and not timm.is_model(name):
-        known = did_you_mean(name, timm.list_models()) or " timm.list_models('*resnet*') lists those there are."
-        raise ValueError(f"timm has no model {name!r}.{known}")
-    pretrained = args.checkpoint is None and not args.no_pretrained
-    size = {} if args.image_size is None else {"input_size": (3, args.image_size, args.image_size)}
+    if checkpoint is not None and not pretrained:
+        raise ValueError("expected checkpoint= or pretrained=False, got both.")
+    if checkpoint is not None and not checkpoint.is_file():
+        raise FileNotFoundError(f"there is no file {str(checkpoint)!r} for checkpoint=.")
+    pretrained = pretrained and checkpoint is None
+    if num_classes is not None and pretrained:
+        raise ValueError("num_classes= replaces the trained classifier by a random one: pass checkpoint= with it.")
+    architecture, _, tag = name.partition(".")
+    if ":" not in name and not timm.is_model(architecture):
+        known = did_you_mean(architecture, timm.list_models()) or " timm.list_models('*resnet*') lists those there are."
+        raise ValueError(f"timm has no model {architecture!r}.{known}")
+    size = {} if image_size is None else {"input_size": (3, image_size, image_size)}
     try:
-        model = timm.create_model(
-            args.model, pretrained=pretrained, num_classes=args.num_classes, pretrained_cfg_overlay=size
+        model: nn.Module = timm.create_model(
+            name, pretrained=pretrained, num_classes=num_classes, pretrained_cfg_overlay=size
         )
     except RuntimeError as error:
-        tags = [full.partition(".")[2] for full in timm.list_pretrained(f"{name}.*")]
+        tags = [full.partition(".")[2] for full in timm.list_pretrained(f"{architecture}.*")]
         fix = f"Known tags: {', '.join(tags)}. " if tag and tags else ""
         raise ValueError(
-            f"{str(error).rstrip('.')}. {fix}Use --checkpoint FILE or --no-pretrained for other weights."
+            f"{str(error).rstrip('.')}. {fix}Use checkpoint= or pretrained=False for other weights."
         ) from error
     except OSError as error:
-        if not pretrained or args.model.startswith("local-dir:"):
+        if not pretrained or name.startswith("local-dir:"):
             raise
         raise ValueError(
-            f"the pretrained weights of {args.model} could not be loaded: {error} "
-            "Use --checkpoint FILE for weights that are here, or --no-pretrained for random ones."
+            f"the pretrained weights of {name} could not be loaded: {error} "
+            "Use checkpoint= for weights that are here, or pretrained=False for random ones."
         ) from error
     if pretrained:
         return model
-    if args.checkpoint is not None:
-        _load(model, args.checkpoint)
-    else:
-        print("note: with random weights the results say nothing about a trained network", file=sys.stderr)
+    if checkpoint is not None:
+        _load(model, checkpoint)
     return with_own_weights(model)
 
 
@@ -68,7 +85,7 @@ def _load(model: nn.Module, checkpoint: Path) -> None:
     except Exception as error:  # whatever an unreadable or ill-fitting file makes torch, safetensors and pickle raise
         cause = f"it does not hold plain weights, and nothing else is unpickled ({type(error).__name__})."
         if "state_dict" in str(error):
-            cause = f"{' '.join(str(error).split()):.250}... Is it of another model, or another --num-classes?"
+            cause = f"{' '.join(str(error).split()):.250}... Is it of another model, or is num_classes= another?"
         raise ValueError(
             f"expected a state dict of this model, as safetensors or saved by torch.save, "
             f"got {str(checkpoint)!r}: {cause}"

@@ -142,7 +142,7 @@ def reproduce(
     tree["claims"] = claims(tree)
     result = xr.DataTree.from_dict(tree)
     # how each network was trained stands in its own log
-    result.attrs |= {"title": "The paper's experiments", "data": str(source)}
+    result.attrs |= {"title": "The paper's experiments", "data": str(source.validation)}
     return result
 
 
@@ -166,7 +166,7 @@ class _Job:
         subject = SUBJECTS[self.name]
         model = untrained(
             subject.model,
-            self.source.training_images,
+            self.source.open(),
             self.source.n_classes,
             seed=self.seed,
             stochastic_depth=subject.stochastic_depth,
@@ -183,7 +183,7 @@ class _Job:
 
 def _train(job: _Job, show_progress: bool = False) -> xr.Dataset:
     """Train one network, unless its weights and log are there already."""
-    log_file, trained_on = job.folder / "training.nc", job.source.trained_on
+    log_file, trained_on = job.folder / "training.nc", str(job.source)
     if log_file.exists():
         log = _dataset(storage.open(log_file))
         for name, found, wanted in (

@@ -37,7 +37,6 @@ def _figure(draw: Callable[Concatenate[xr.Dataset, _P], Axes]) -> Callable[Conca
     return method
 
 
-@xr.register_dataset_accessor("lesion")  # type: ignore[no-untyped-call]
 class LesionAccessor:
     """Figures and scalars of a result of this package, as ``dataset.lesion``.
 

@@ -82,27 +82,27 @@ def train(
         )
     draws = _Draws(network, recipe)
     with preserved_randomness(), preserved_flags(network.model):
-        run = _Run(network, recipe, _n_batches(data))
+        training = _Training(network, recipe, _n_batches(data))
         if checkpoint is not None and Path(checkpoint).exists():
-            run.load(Path(checkpoint))
+            training.load(Path(checkpoint))
         epochs = tqdm(
-            range(run.epoch, recipe.epochs),
-            initial=run.epoch,
+            range(training.epoch, recipe.epochs),
+            initial=training.epoch,
             total=recipe.epochs,
             unit="epoch",
             disable=not show_progress,
         )
         for epoch in epochs:
-            run.train_one_epoch(data, draws)
+            training.train_one_epoch(data, draws)
             if recipe.modules_per_batch is not None:
-                run.calibrate(data)
+                training.calibrate(data)
             if validation is not None:
-                run.evaluate(validation)
+                training.evaluate(validation)
             if checkpoint is not None:
-                run.save(Path(checkpoint))
-            epochs.set_postfix({name: f"{values[epoch]:.4f}" for name, values in run.curves.items() if values})
-        run.finish()
-    return _log(network, recipe, run, draws)
+                training.save(Path(checkpoint))
+            epochs.set_postfix({name: f"{values[epoch]:.4f}" for name, values in training.curves.items() if values})
+        training.finish()
+    return _log(network, recipe, training, draws)
 
 
 class _Draws:
@@ -135,7 +135,7 @@ class _Draws:
             yield
 
 
-class _Run:
+class _Training:
     """The state of a training, and what one epoch does to it."""
 
     def __init__(self, network: ResidualNetwork, recipe: Recipe, n_batches: int) -> None:
@@ -143,7 +143,7 @@ class _Run:
         from timm.scheduler import create_scheduler_v2
         from timm.utils import ModelEmaV3
 
-        self._network, self._recipe, self._n_batches = network, recipe, n_batches
+        self._network, self._recipe, self.n_batches = network, recipe, n_batches
         self._model = network.model
         self.epoch = 0
         self.curves: dict[str, list[float]] = {
@@ -178,8 +178,8 @@ class _Run:
         losses: list[Tensor] = []
         rate = self._optimizer.param_groups[0]["lr"]
         for step, (inputs, targets) in enumerate(batches(data)):
-            if step == self._n_batches:
-                raise ValueError(f"expected {self._n_batches} batches in every epoch, as in the first, got more.")
+            if step == self.n_batches:
+                raise ValueError(f"expected {self.n_batches} batches in every epoch, as in the first, got more.")
             inputs = self._network.to_device(inputs)
             targets = targets.to(self._network.device, non_blocking=True)
             with draws.applied(self.epoch, step), self._autocast():
@@ -189,7 +189,7 @@ class _Run:
             if self._recipe.clip_gradient is not None:
                 dispatch_clip_grad(self._model.parameters(), self._recipe.clip_gradient)
             self._optimizer.step()
-            updates = self.epoch * self._n_batches + step + 1
+            updates = self.epoch * self.n_batches + step + 1
             if self._scheduler is not None:
                 self._scheduler.step_update(num_updates=updates)
             if self._average is not None:
@@ -272,7 +272,7 @@ class _Run:
     def _fingerprint(self) -> dict[str, Any]:
         return {
             **dataclasses.asdict(self._recipe),
-            "batches in an epoch": self._n_batches,
+            "batches in an epoch": self.n_batches,
             "numbers in the model": sum(tensor.numel() for tensor in self._model.state_dict().values()),
         }
 
@@ -290,7 +290,7 @@ def _n_batches(data: Data) -> int:
     return 1 if is_one_batch(data) else len(data) if isinstance(data, Sized) else sum(1 for _ in batches(data))
 
 
-def _log(network: ResidualNetwork, recipe: Recipe, run: _Run, draws: _Draws) -> xr.Dataset:
+def _log(network: ResidualNetwork, recipe: Recipe, training: _Training, draws: _Draws) -> xr.Dataset:
     units = {"train_loss": "nat", "validation_loss": "nat"}
     names = {
         "train_loss": "mean cross-entropy over the mini-batches of the epoch",
@@ -300,11 +300,11 @@ def _log(network: ResidualNetwork, recipe: Recipe, run: _Run, draws: _Draws) -> 
     }
     counts = np.zeros(len(network), dtype=np.int64)
     for epoch in range(recipe.epochs):
-        for step in range(run._n_batches):
+        for step in range(training.n_batches):
             counts += draws.trained(epoch, step)
     curves = {
         name: variable(("epoch",), values, names[name], units.get(name, "1"))
-        for name, values in run.curves.items()
+        for name, values in training.curves.items()
         if values
     }
     log = xr.Dataset(

@@ -1,7 +1,6 @@
 import gc
 
 import pytest
-import timm
 import torch
 import xarray as xr
 from captum.attr import NoiseTunnel, Saliency

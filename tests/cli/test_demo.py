@@ -1,12 +1,8 @@
-import matplotlib
-
-matplotlib.use("Agg")
-
 import pytest
 import torch
+from helpers.command import run
 
 import resnet_lesion as rl
-from resnet_lesion.cli import command as cli
 from resnet_lesion.cli import demo
 
 
@@ -20,7 +16,7 @@ def quick(monkeypatch):
 
 def test_demo_writes_one_file_and_figures_and_says_what_they_show(tmp_path, quick, capsys):
     out = tmp_path / "new" / "folder"
-    assert cli.main(["demo", "--out", str(out), "--num-samples", "20", "--n-draws", "2", "--seed", "4"]) == 0
+    assert run("demo", "--out", out, "--num-samples", 20, "--n-draws", 2, "--seed", 4) == 0
     tree = rl.open(out / "study.nc")
     deletion = tree["deletion"].to_dataset()
     assert deletion.sizes["layer"] == 54
@@ -46,7 +42,7 @@ def test_demo_writes_one_file_and_figures_and_says_what_they_show(tmp_path, quic
     worst = deletion.error.max().item()
     layer = deletion.layer[int(deletion.error.argmax("layer"))].item()
     assert lines[0].endswith(f"the worst is {100 * worst:.3g} %, without {layer}.")
-    assert lines == demo.demo_findings(tree)
+    assert lines == demo._findings(tree)
 
 
 def test_the_number_of_threads_is_given_back(monkeypatch):
@@ -56,12 +52,18 @@ def test_the_number_of_threads_is_given_back(monkeypatch):
         threads.append(torch.get_num_threads())
         raise ZeroDivisionError
 
-    monkeypatch.setattr(demo, "study", fail)
+    monkeypatch.setattr("resnet_lesion.analyzers.study.study", fail)
     torch.set_num_threads(2)
     try:
         with pytest.raises(ZeroDivisionError):
-            demo.run_demo()
+            run("demo", "--debug")
         assert threads == [1]
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(1)
+
+
+def test_what_is_wrong(refused):
+    assert "expected a folder to write to, got the file 'text.nc'" in refused("demo", "--out", "text.nc")
+    message = "expected a number of samples from 1 to 540, all images there are, got 541"
+    assert message in refused("demo", "--num-samples", 541)

@@ -50,7 +50,7 @@ CALLABLES = {name: value for name, value in DOCUMENTED.items() if callable(value
 
 
 def test_the_whole_api_is_in_the_reference():
-    exported = {name for name in vars(rl) if not name.startswith("_")}
+    exported = {name for name in rl.__all__ if not name.startswith("_")}
     exported = {name for name in exported if not inspect.ismodule(getattr(rl, name))}
     assert exported - {name.rpartition(".")[2] for name in DOCUMENTED} == set()
 

@@ -35,7 +35,7 @@ def small(monkeypatch):
 
 @pytest.mark.sweep
 def test_everything_is_trained_analysed_and_compared(archive, small, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("resnet_lesion.cli.train.save_figures", lambda tree, _folder: list(tree.children))
+    monkeypatch.setattr("resnet_lesion.plots.catalogue.save_figures", lambda tree, _folder: list(tree.children))
     command = ["reproduce", "--data", archive, "--batch-size", 8, "--epochs", 1, "--n-seeds", 2, "--n-draws", 2]
     command += ["--n-paths", 2, "--n-gradient-images", 2, "--parallel", 1, "--workers", 0, "--device", "cpu"]
     command += ["--image-size", 12, "--num-samples", 6, "--channels-last"]
@@ -83,34 +83,3 @@ def test_everything_is_trained_analysed_and_compared(archive, small, tmp_path, m
         ValueError, match=r"expected a network trained with data digits, split train in .*plain-0, got "
     ):
         reproduce(Source("digits"), tmp_path, recipe=rl.Recipe(epochs=1), **options)
-
-
-def test_train_writes_what_study_reads(archive, tmp_path, capsys):
-    out = tmp_path / "mine"
-    command = ["train", "cifar_preactresnet38", "--data", archive, "--batch-size", 8, "--epochs", 1, "--workers", 0]
-    command = [str(word) for word in [*command, "--stochastic-depth", 0.8, "--device", "cpu", "--out", out]]
-    assert main(command) == 0
-    assert f"Next: resnet-lesion study local-dir:{out}" in capsys.readouterr().out
-    log = rl.open(out / "training.nc")
-    assert log.sizes == {"epoch": 1, "layer": 18}
-    assert log.attrs["history"].endswith(f"--out {out}")
-    assert (out / "model.safetensors").exists()
-    assert main(command) == 0  # goes on from its end
-    xr.testing.assert_equal(rl.open(out / "training.nc"), log)
-    assert main([*command, "--epochs", "2"]) == 2
-    assert "is of another training: epochs=1" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["--stochastic-depth", "2"], "expected a probability of survival above 0 and up to 1, got 2.0"),
-        (["--modules-per-batch", "99"], "expected modules_per_batch from 1 to 18, the number of blocks, got 99"),
-        (["--optimizer", "sdg"], "sdg"),
-        (["--data", "nowhere"], "expected --data as a folder or zip file"),
-    ],
-)
-def test_train_says_what_is_wrong(archive, tmp_path, capsys, words, message):
-    command = ["train", "cifar_preactresnet38", "--data", str(archive), "--epochs", "1", "--workers", "0"]
-    assert main([*command, "--device", "cpu", "--out", str(tmp_path / "out"), *words]) == 2
-    assert message in capsys.readouterr().err

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch.utils.data import BatchSampler, DataLoader, Dataset, SequentialSampler, TensorDataset, get_worker_info
 
 import resnet_lesion as rl
-from resnet_lesion.loading.images import open_images
+from resnet_lesion.loading.images import ImageSet
 from resnet_lesion.loading.loaders import evaluation_loader
 from resnet_lesion.runs.data import batches
 from resnet_lesion.runs.reading import Reading, every_nth, in_batches_of
@@ -119,7 +119,7 @@ def test_a_stopped_run_reads_on_where_it_was(tmp_path, always_saved, impatient, 
 def test_timms_loader_too(tmp_path):
     folder = write_images(tmp_path / "images", n=5)
     model = timm.create_model("cifar_preactresnet38", num_classes=2)
-    loader = evaluation_loader(open_images(str(folder), "test"), model, batch_size=3, workers=0, device=CPU)
+    loader = evaluation_loader(ImageSet(str(folder), "test").open(), model, batch_size=3, workers=0, device=CPU)
     whole = torch.cat([inputs for inputs, _ in loader])
     prefetching = timm.data.loader.PrefetchLoader(
         DataLoader(TensorDataset((whole * 50).clamp(0, 255).byte(), torch.arange(10) % 2), batch_size=3), device=CPU

@@ -1,0 +1,235 @@
+import json
+from datetime import datetime
+
+import numpy as np
+import pytest
+import safetensors.torch
+import timm
+import torch
+import xarray as xr
+from helpers import synthetic
+from helpers.command import run
+from matplotlib.image import imread
+
+import resnet_lesion as rl
+from resnet_lesion.digits import load_digits
+from resnet_lesion.results.provenance import weights_hash
+
+MODEL = "cifar_preactresnet110"
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Leave out most of the work of a study, but none of what the command does for it."""
+
+    def few(model, data, *, n_draws, n_paths, n_gradient_images, seed, **how):
+        options = {"n_deleted": [3], "n_draws": n_draws, "seed": seed, "show_progress": False, **how}
+        tree = xr.DataTree.from_dict({"deletion": rl.Deletion(model).analyze(data, **options)})
+        tree.attrs |= {"n_paths": n_paths, "n_gradient_images": n_gradient_images}
+        return tree
+
+    monkeypatch.setattr("resnet_lesion.analyzers.study.study", few)
+
+
+def study(folder, out, *args):
+    assert run("study", MODEL, "--data", folder, "--out", out, "--workers", 0, "--n-draws", 1, *args) == 0
+    return rl.open(out)
+
+
+def test_study_analyses_what_timms_loader_reads(folder, tmp_path, quick, capsys):
+    tree = study(folder, tmp_path / "out.nc")
+    images = [torch.tensor(imread(path)[..., :3]) for path in sorted(folder.rglob("*.png"))]
+    inputs = (torch.stack(images).permute(0, 3, 1, 2) - 0.5) / 0.5
+    data = inputs, torch.arange(30) // 3
+    model = timm.create_model(MODEL, pretrained=True)
+    expected = rl.Deletion(model).analyze(data, n_deleted=3, n_draws=1, show_progress=False)
+    xr.testing.assert_equal(tree["deletion"].correct, expected.correct)
+    assert int(tree["deletion"].total) == 30
+    np.testing.assert_allclose(tree["deletion"].loss, expected.loss, rtol=1e-4)
+    output = capsys.readouterr().out
+    assert "model     cifar_preactresnet110.digits\n" in output
+    assert output.endswith(f"Written to {tmp_path / 'out.nc'}. Next: resnet-lesion plot {tmp_path / 'out.nc'}\n")
+
+
+def test_gradients_are_measured_along_as_many_paths_as_asked_for(tmp_path, quick):
+    some = ("--num-samples", 4, "--n-paths", 3, "--n-gradient-images", 20)
+    assert study("digits", tmp_path / "out.nc", *some).attrs.items() >= {("n_paths", 3), ("n_gradient_images", 20)}
+    assert study("digits", tmp_path / "out.nc", *some[:2]).attrs.items() >= {
+        ("n_paths", 100),
+        ("n_gradient_images", 128),
+    }
+
+
+def test_study_says_what_it_did(folder, tmp_path, quick):
+    tree = study(folder, tmp_path / "out.nc", "--num-samples", 4, "--seed", 3)
+    attrs = tree["deletion"].attrs
+    assert attrs["data"] == f"4 images of shape 3x8x8 from {folder}, split validation, a random subset of 30 images"
+    began, _, command = tree.attrs["history"].partition(": ")
+    assert datetime.fromisoformat(began) <= datetime.fromisoformat(attrs["created"])
+    assert command.startswith(f"resnet-lesion study {MODEL} --data {folder} --out ")
+    assert json.loads(attrs["options"])["seed"] == 3
+
+
+def test_a_study_in_shards_goes_on_and_is_merged(folder, tmp_path, quick, capsys, monkeypatch):
+    whole = study(folder, tmp_path / "whole.nc")["deletion"].to_dataset()
+    for i in range(3):
+        study(folder, tmp_path / f"shard-{i}.nc", "--shard", f"{i}/3", "--run-folder", tmp_path / "run")
+    assert len([*(tmp_path / "run").glob("random_deletion.?-of-3.part.nc")]) == 3
+    shards = [tmp_path / f"shard-{i}.nc" for i in (2, 0, 1)]
+    assert run("merge", *shards, "--out", tmp_path / "merged.nc") == 0
+    merged = rl.open(tmp_path / "merged.nc")
+    xr.testing.assert_equal(merged["deletion"].correct, whole.correct)
+    assert merged["deletion"].attrs["data"] == whole.attrs["data"]
+    last, first = merged.attrs["history"].split("\n")
+    assert "+00:00: resnet-lesion merge " in last
+    assert "+00:00: resnet-lesion study " in first
+    assert capsys.readouterr().out.endswith(f"Next: resnet-lesion plot {tmp_path / 'merged.nc'}\n")
+
+    monkeypatch.setattr(rl.ResidualNetwork, "isolated", None)  # nothing is computed again
+    assert run("merge", *shards[:2], "--out", tmp_path / "some.nc") == 2
+    assert "expected each shard once, got shard 1 of 3 missing." in capsys.readouterr().err
+    assert run("merge", *shards, "--out", tmp_path / "nowhere" / "some.nc") == 2
+    assert "of --out does not exist; create it first." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("shard", ["3", "3/3", "-1/3", "a/b", "1/2/3"])
+def test_what_is_no_shard(shard, capsys):
+    with pytest.raises(SystemExit):
+        run("study", MODEL, "--data", "digits", "--out", "x.nc", f"--shard={shard}")
+    assert f"expected I/N with 0 <= I < N, or env, got {shard!r}" in capsys.readouterr().err
+
+
+def test_num_samples_is_a_random_subset_that_the_seed_reproduces(folder, tmp_path, quick):
+    one, same, other = (
+        study(folder, tmp_path / "out.nc", "--num-samples", 6, "--seed", seed)["deletion"].to_dataset()
+        for seed in (1, 1, 2)
+    )
+    assert int(one.total) == 6
+    xr.testing.assert_equal(one, same)
+    assert float(one.baseline_loss) != float(other.baseline_loss)
+
+
+def test_a_whole_folder_comes_in_random_order_so_that_gradients_see_several_classes(folder, monkeypatch, tmp_path):
+    seen = []
+
+    def first_batch(model, loader, **_):
+        seen.extend(next(iter(loader))[1].tolist())
+        return synthetic.tree()
+
+    monkeypatch.setattr("resnet_lesion.analyzers.study.study", first_batch)
+    study(folder, tmp_path / "out.nc", "--batch-size", 10)
+    assert len(seen) == 10
+    assert len(set(seen)) > 5
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_study_of_the_digits(split, tmp_path, quick):
+    tree = study("digits", tmp_path / "out.nc", "--split", split, "--num-samples", 8)
+    assert int(tree["deletion"].total) == 8
+    assert tree["deletion"].attrs["data"] == (
+        f"8 images of shape 3x8x8 from digits, split {split}, a random subset of {len(load_digits(split)[0])} images"
+    )
+
+
+def test_images_are_scaled_to_the_size_asked_for(folder, tmp_path, quick):
+    tree = study(folder, tmp_path / "out.nc", "--num-samples", 4, "--image-size", 12)
+    expected = (
+        "4 images of shape 3x12x12 from {}, split validation, scaled to 12x12 pixels, a random subset of 30 images"
+    )
+    assert tree["deletion"].attrs["data"] == expected.format(folder)
+
+
+def test_study_of_a_named_data_set(folder, tmp_path, quick):
+    tree = study("torch/image_folder", tmp_path / "out.nc", "--data-dir", folder, "--num-samples", 5)
+    assert int(tree["deletion"].total) == 5
+
+
+def test_class_map_says_which_folder_is_which_output(folder, tmp_path, quick):
+    # "nine" sorts before "one": without the map the labels would be wrong
+    names = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+    renamed = tmp_path / "renamed"
+    renamed.mkdir()
+    for label in (1, 9):
+        (renamed / names[label]).symlink_to(folder / "validation" / str(label))
+    (tmp_path / "names.txt").write_text("\n".join(names))
+    tree = study(renamed, tmp_path / "out.nc", "--class-map", tmp_path / "names.txt")
+    assert int(tree["deletion"].total) == 6
+    assert int(tree["deletion"].baseline_correct) == 6
+
+
+def test_numeric_options_reach_the_model(folder, tmp_path, quick):
+    tree = study(folder, tmp_path / "out.nc", "--num-samples", 4, "--amp", "--channels-last", "--device", "cpu")
+    assert tree["deletion"].attrs["autocast"] == "bfloat16"
+    assert tree["deletion"].attrs["device"] == "cpu"
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "pth"])
+def test_study_of_a_checkpoint(folder, tmp_path, quick, suffix):
+    model = timm.create_model(MODEL, num_classes=3)
+    path = tmp_path / f"weights.{suffix}"
+    state = model.state_dict()
+    safetensors.torch.save_file(state, path) if suffix == "safetensors" else torch.save({"state_dict": state}, path)
+    three = tmp_path / "three"
+    three.mkdir()
+    for label in "123":
+        (three / label).symlink_to(folder / "validation" / label)
+    tree = study(three, tmp_path / "out.nc", "--checkpoint", path, "--num-classes", 3)
+    assert tree["deletion"].attrs["weights_sha256"] == weights_hash(model)
+    assert tree["deletion"].attrs["n_classes"] == 3
+
+
+def test_random_weights_are_remarked_on(folder, tmp_path, quick, capsys):
+    study(folder, tmp_path / "out.nc", "--no-pretrained", "--num-samples", 4)
+    assert "note: with random weights" in capsys.readouterr().err
+
+
+def test_an_environment_that_says_nothing_of_shards(capsys):
+    with pytest.raises(SystemExit) as exit_:
+        run("study", MODEL, "--shard", "env")
+    assert exit_.value.code == 2
+    assert 'argument --shard: shard="env" found none of' in capsys.readouterr().err
+
+
+DIGITS = "--data digits --out out.nc"
+RANDOM = f"{DIGITS} --no-pretrained"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (f"resnet81 {DIGITS}", "timm has no model 'resnet81'. Did you mean 'resnet18'"),
+        (f"resnet18.a9 {DIGITS}", "Use --checkpoint or --no-pretrained for other weights."),
+        (f"local-dir:none {DIGITS}", "Config file not found: none/config.json"),
+        (f"resnet33ts {DIGITS}", "Use --checkpoint for weights that are here, or --no-pretrained for random ones."),
+        (f"{MODEL} {DIGITS} --num-classes 5", "--num-classes replaces the trained classifier by a random one"),
+        (f"{MODEL} {DIGITS} --checkpoint none.pth", "there is no file 'none.pth' for --checkpoint"),
+        (f"{MODEL} {DIGITS} --checkpoint other.pth", "Is it of another model, or is --num-classes another?"),
+        (f"{MODEL} {RANDOM} --checkpoint other.pth", "expected --checkpoint or --no-pretrained, got both"),
+        (f"{MODEL} {DIGITS} --device tpu9", "expected --device as cpu, cuda or cuda:1, got 'tpu9'"),
+        (f"{MODEL} {DIGITS} --split spare", "expected --split 'train' or 'test' for the digits, got 'spare'"),
+        (f"{MODEL} {DIGITS} --num-samples 541", "expected a number of samples from 1 to 540"),
+        (f"{MODEL} {DIGITS} --image-size 9", "the digits are not scaled: expected no image size, got 9"),
+        (f"resnet18 {RANDOM}", "the data has 10 classes and the model 1000 outputs"),
+        (f"densenet121 {RANDOM} --num-classes 10", "DenseNet concatenates"),
+        (f"inception_v3 {RANDOM} --num-classes 10", "no residual block"),
+        (f"{MODEL} --data none --out out.nc", "expected --data as a folder or zip file with a subfolder of images"),
+        (f"{MODEL} --data empty --out out.nc", "--data 'empty': Found 0 images"),
+        (
+            f"{MODEL} --data torch/cifar10 --out out.nc",
+            "--data 'torch/cifar10' needs --data-dir, where it is or (with --d",
+        ),
+        (f"{MODEL} --data torch/cifar10 --data-dir empty --out out.nc", "Pass --download to get it."),
+        (f"{MODEL} --data torch/zzz --data-dir empty --out out.nc", "Unknown torchvision dataset zzz"),
+        (f"{MODEL} --data digits --out none/out.nc", "the folder 'none' of --out does not exist"),
+        (f"{MODEL} --data digits --out empty", "expected a file for --out, got the folder 'empty'"),
+    ],
+)
+def test_bad_input_is_refused_in_the_words_of_the_command(words, message, refused):
+    assert message in refused("study", *words.split())
+
+
+def test_a_class_map_that_is_misspelt(folder, tmp_path, capsys):
+    (tmp_path / "names.txt").write_text("zero\n1\n2\n3\n4\n5\n6\n7\n8\n9\n")
+    words = ("--data", folder, "--class-map", tmp_path / "names.txt", "--out", tmp_path / "out.nc")
+    assert run("study", MODEL, *words) == 2
+    assert f"expected names of subfolders in --class-map '{tmp_path}/names.txt', got 'zero'" in capsys.readouterr().err
