@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from types import ModuleType
 from typing import TYPE_CHECKING
 
-from resnet_lesion.lazy import attach_stub, when_imported
+import lazy_loader
+from wrapt import when_imported
 
 if TYPE_CHECKING:
     import xarray
 
     from resnet_lesion.reports.accessor import LesionAccessor
 
-_public_name, __dir__, __all__ = attach_stub(__name__, __file__)
+# the stub, which type checkers and editors read, is the list of public names; each is imported when it is asked for
+_public_name, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
 
 def __getattr__(name: str) -> object:
@@ -22,18 +25,6 @@ def __getattr__(name: str) -> object:
     return _public_name(name)
 
 
-def _register_models() -> None:
-    from resnet_lesion.blocks.registry import load_adapters
-
-    load_adapters()  # timm's among them, which register the paper's networks with timm
-
-
-def _register_accessor() -> None:
-    import xarray
-
-    xarray.register_dataset_accessor("lesion")(_lesion)  # type: ignore[no-untyped-call]
-
-
 def _lesion(dataset: xarray.Dataset) -> LesionAccessor:
     """Return the figures and scalars of a result (:class:`LesionAccessor`)."""
     # not before it is used: it imports modules that may be importing xarray while that is registered
@@ -42,5 +33,15 @@ def _lesion(dataset: xarray.Dataset) -> LesionAccessor:
     return LesionAccessor(dataset)
 
 
-when_imported("timm", _register_models)
-when_imported("xarray", _register_accessor)
+# Users hand the names of our models to timm and open our results with xarray, whatever a program imports first. To
+# import the two libraries here would cost every process seconds, also one that only prints the command's help.
+@when_imported("timm")
+def _register_models(_timm: ModuleType) -> None:
+    from resnet_lesion.blocks.registry import load_adapters
+
+    load_adapters()  # timm's among them, which register the paper's networks with timm
+
+
+@when_imported("xarray")
+def _register_accessor(xarray: ModuleType) -> None:
+    xarray.register_dataset_accessor("lesion")(_lesion)

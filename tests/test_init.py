@@ -40,7 +40,7 @@ def test_every_name_of_the_stub_is_there():
 
 
 def test_other_names_are_not():
-    with pytest.raises(AttributeError, match=r"^module 'resnet_lesion' has no attribute 'Deltion'$"):
+    with pytest.raises(AttributeError, match=r"Deltion"):
         _ = rl.Deltion
     with pytest.raises(ImportError, match="cannot import name 'Deltion' from 'resnet_lesion'"):
         exec("from resnet_lesion import Deltion")
