@@ -14,18 +14,18 @@ from resnet_lesion.testing import check_adapter
 
 # name, pixels, number of blocks, options
 NETWORKS = [
-    ("resnest14d", 64, 4, {"drop_path_rate": 0.1}),
-    ("skresnet18", 64, 8, {"drop_path_rate": 0.1}),
-    ("legacy_seresnet18", 64, 8, {}),
-    ("nf_resnet26", 64, 8, {"drop_path_rate": 0.1}),
-    ("nf_regnet_b0", 64, 16, {}),
-    ("gcresnext26ts", 64, 8, {"drop_path_rate": 0.1}),
-    ("repvgg_a0", 64, 17, {}),
-    ("regnetx_002", 64, 13, {"drop_path_rate": 0.1}),
-    ("convnext_atto", 64, 12, {"drop_path_rate": 0.1}),
-    ("efficientnet_b0", 64, 9, {"drop_path_rate": 0.1}),
-    ("mobilenetv3_small_050", 64, 7, {}),
-    ("vit_tiny_patch16_224", 64, 24, {"img_size": 64, "drop_path_rate": 0.1}),
+    ("resnest14d", 32, 4, {"drop_path_rate": 0.1}),
+    ("skresnet18", 32, 8, {"drop_path_rate": 0.1}),
+    ("legacy_seresnet18", 32, 8, {}),
+    ("nf_resnet26", 32, 8, {"drop_path_rate": 0.1}),
+    ("nf_regnet_b0", 32, 16, {}),
+    ("gcresnext26ts", 32, 8, {"drop_path_rate": 0.1}),
+    ("repvgg_a0", 32, 17, {}),
+    ("regnetx_002", 32, 13, {"drop_path_rate": 0.1}),
+    ("convnext_atto", 32, 12, {"drop_path_rate": 0.1}),
+    ("efficientnet_b0", 32, 9, {"drop_path_rate": 0.1}),
+    ("mobilenetv3_small_050", 32, 7, {}),
+    ("vit_tiny_patch16_224", 32, 24, {"img_size": 32, "drop_path_rate": 0.1}),
     ("eva02_tiny_patch14_224", 70, 24, {"img_size": 70}),
 ]
 
@@ -80,7 +80,7 @@ def test_branches_of_a_transformer_block_are_deleted_one_by_one():
 
 def test_paths_around_the_blocks_are_refused_not_lost():
     model = timm.create_model("cspresnet50", num_classes=5)
-    data = torch.randn(2, 3, 64, 64), torch.tensor([0, 1])
+    data = torch.randn(2, 3, 32, 32), torch.tensor([0, 1])
     with pytest.raises(ValueError, match="expected blocks in a row"):
         rl.PathGradient(model).analyze(data, show_progress=False)
     result = rl.Deletion(model).analyze(data, show_progress=False)
