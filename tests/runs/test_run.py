@@ -13,7 +13,6 @@ from helpers import models
 from helpers.analyses import ANALYSES, QUIET, Batches, Stop, check_identical
 
 import resnet_lesion as rl
-from resnet_lesion.results import storage
 from resnet_lesion.results.provenance import image_digest
 from resnet_lesion.runs.data import IGNORE_INDEX
 from resnet_lesion.runs.run import Run
@@ -63,80 +62,11 @@ def test_a_run_with_rtol_goes_on_in_any_of_its_passes(tmp_path, always_saved, mo
     check_identical(analyse(Batches(data, 2), checkpoint=tmp_path), expected)
 
 
-def test_what_is_saved_is_on_the_way_to_the_result(tmp_path, always_saved):
-    model, data = models.build(), models.data(9)
-    with pytest.raises(Stop):
-        rl.Deletion(model).analyze(Batches(data, 2, 3), checkpoint=tmp_path / "new" / "folder", **QUIET)
-    state = rl.open(tmp_path / "new" / "folder" / "deletion.part.nc")
-    some = rl.Deletion(model).analyze((data[0][:6], data[1][:6]), **QUIET)
-    np.testing.assert_array_equal(state.correct_by_class.sum("correct_by_class_1")[1:], some.correct)
-    assert json.loads(state.attrs["done"])["n_images"] == 6
-
-
-def test_one_folder_holds_several_analyses(tmp_path):
-    model, data = models.build(), models.data(4)
-    for analyse in ANALYSES.values():
-        analyse(model, data, checkpoint=tmp_path)
-    names = {path.name.removeprefix("from-draw-0.").removesuffix(".part.nc") for path in tmp_path.iterdir()}
-    assert names == set(ANALYSES)
-
-
-def other_weights(model):
-    with torch.no_grad():
-        model.head.weight[0, 0] += 1
-    return model
-
-
-@pytest.mark.parametrize(
-    ("model", "data", "options", "words"),
-    [
-        (other_weights(models.build()), models.data(9), {}, "weights_sha256 was"),
-        (
-            models.build(dtype=torch.float32),
-            models.data(9),
-            {},
-            "weights_sha256 .*; dtype was 'float64' and is 'float32'",
-        ),
-        (models.build(), models.data(9), {"seed": 1}, "options.seed was 0 and is 1"),
-        (models.build(), models.data(9), {"n_draws": 3}, "options.n_draws was 2 and is 3"),
-        (models.build(), (models.images(9, seed=5), models.labels(9)), {}, "first_image was"),
-        (models.build(), (models.images(9, (3, 8, 8)), models.labels(9)), {}, r"input_shape was \[3, 6, 6\]"),
-    ],
-)
-def test_another_run_is_refused(tmp_path, always_saved, model, data, options, words):
-    def analyse(model, data, n_draws=2, seed=0):
-        batches = Batches(data, 2)
-        return rl.Deletion(model).analyze(
-            batches, n_deleted=[1, 2], n_draws=n_draws, seed=seed, checkpoint=tmp_path, **QUIET
-        )
-
-    expected = analyse(models.build(), models.data(9))
-    with pytest.raises(
-        ValueError, match=rf"random_deletion\.part\.nc' is of another run: {words}.* Delete it to begin"
-    ):
-        analyse(model, data, **options)
-    check_identical(analyse(models.build(), models.data(9)), expected)  # nothing was lost
-
-
-def test_data_that_has_grown_is_another_run(tmp_path):
-    model, (inputs, targets) = models.build(), models.data(6)
-    rl.Deletion(model).analyze((inputs[:4], targets[:4]), checkpoint=tmp_path, **QUIET)
-    with pytest.raises(ValueError, match="is of another run: n_images was 4 and is 6"):
-        rl.Deletion(model).analyze((inputs, targets), checkpoint=tmp_path, **QUIET)
-
-
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_images_of_half_precision(dtype, tmp_path):
     inputs, targets = models.data(4)
     result = rl.Deletion(models.build()).analyze((inputs.to(dtype), targets), checkpoint=tmp_path, **QUIET)
     assert int(result.total) == 4
-
-
-def test_options_without_effect_may_change(tmp_path):
-    model, data = models.build(), models.data(5)
-    first = rl.Deletion(model).analyze(data, checkpoint=tmp_path, **QUIET)
-    again = rl.Deletion(model).analyze(data, checkpoint=tmp_path, perturbations_per_eval=1, **QUIET)
-    np.testing.assert_array_equal(again.correct, first.correct)
 
 
 def test_data_in_another_order_is_refused(tmp_path, always_saved):
@@ -149,37 +79,6 @@ def test_data_in_another_order_is_refused(tmp_path, always_saved):
     shorter = Batches((inputs[:1], targets[:1]), 2)
     with pytest.raises(ValueError, match="in which 4 images were done, got fewer images"):
         rl.Deletion(model).analyze(shorter, checkpoint=tmp_path, **QUIET)
-
-
-def test_a_damaged_file_is_refused(tmp_path):
-    model, data = models.build(), models.data(4)
-    rl.Deletion(model).analyze(data, checkpoint=tmp_path, **QUIET)
-    path = tmp_path / "deletion.part.nc"
-    path.write_bytes(path.read_bytes()[:-200])
-    with pytest.raises(ValueError, match=r"deletion\.part\.nc' cannot be read: .* Delete it to begin anew"):
-        rl.Deletion(model).analyze(data, checkpoint=tmp_path, **QUIET)
-    rl.save(xr.Dataset({"a": 1}), path)
-    with pytest.raises(ValueError, match="cannot be read: 'fingerprint' Delete it"):
-        rl.Deletion(model).analyze(data, checkpoint=tmp_path, **QUIET)
-
-
-def test_a_failed_write_leaves_what_was_there(tmp_path, always_saved, monkeypatch):
-    model, data = models.build(), models.data(9)
-    expected = rl.Deletion(model).analyze(Batches(data, 2), **QUIET)
-    written = []
-
-    def save(dataset, path):
-        written.append(path)
-        if len(written) == 3:
-            raise OSError(28, "No space left on device")
-        storage.save(dataset, path)
-
-    with monkeypatch.context() as patch:
-        patch.setattr("resnet_lesion.runs.checkpoint.storage", type("Full", (), {"save": save, "open": storage.open}))
-        with pytest.raises(OSError, match="No space left"):
-            rl.Deletion(model).analyze(Batches(data, 2), checkpoint=tmp_path, **QUIET)
-    assert json.loads(rl.open(tmp_path / "deletion.part.nc").attrs["done"])["n_images"] == 4
-    check_identical(rl.Deletion(model).analyze(Batches(data, 2), checkpoint=tmp_path, **QUIET), expected)
 
 
 @pytest.mark.parametrize(("trials", "midway"), [(3, 1), pytest.param(20, 5, marks=pytest.mark.sweep)])

@@ -17,14 +17,15 @@ def test_the_last_layer_alone_makes_the_branch_zero(name):
     """Delete blocks without hooks: the branch ends in a norm (and a gate), so that a zero norm deletes it."""
     case = models.CASES[name]
     inputs = models.images(2, case.shape)
-    for i, block in enumerate(rl.wrap(models.build(name)).blocks):
+    network = rl.wrap(models.build(name))
+    for i, block in enumerate(network.blocks):
         model = models.build(name)
         last = model.get_submodule(block.layer).get_submodule("bn3" if hasattr(block.module, "bn3") else "bn2")
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
         with torch.no_grad():
             expected = model(inputs)
-            with rl.wrap(models.build(name)).lesioned(delete=i) as lesioned:
+            with network.lesioned(delete=i) as lesioned:
                 torch.testing.assert_close(lesioned(inputs), expected, rtol=1e-12, atol=1e-12)
 
 

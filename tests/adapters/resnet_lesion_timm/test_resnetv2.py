@@ -14,7 +14,8 @@ def test_the_last_layer_alone_makes_the_branch_zero(name):
     """Delete blocks without hooks: a zero last convolution (or norm, post-activation) deletes the branch."""
     case = models.CASES[name]
     inputs = models.images(2, case.shape)
-    for i, block in enumerate(rl.wrap(models.build(name)).blocks):
+    network = rl.wrap(models.build(name))
+    for i, block in enumerate(network.blocks):
         model = models.build(name)
         own = model.get_submodule(block.layer)
         last = own.norm3 if hasattr(own, "act3") else own.conv3 if hasattr(own, "conv3") else own.conv2
@@ -24,7 +25,7 @@ def test_the_last_layer_alone_makes_the_branch_zero(name):
         # weight standardisation would divide zero weights by their spread of zero
         with torch.no_grad():
             expected = model(inputs)
-            with rl.wrap(models.build(name)).lesioned(delete=i) as lesioned:
+            with network.lesioned(delete=i) as lesioned:
                 torch.testing.assert_close(lesioned(inputs), expected, rtol=1e-10, atol=1e-10)
 
 
