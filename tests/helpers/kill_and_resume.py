@@ -55,7 +55,8 @@ def in_child(trial: int, folder: Path, kill_after: float | None) -> float:
 
 def main() -> None:
     """Kill and resume, again and again."""
-    _ = rl.Deletion, rl.PathGradient, rl.save, rl.open  # imported here, so that no child is killed while it imports them
+    # imported here, so that no child is killed while it imports them
+    _ = rl.Deletion, rl.PathGradient, rl.save, rl.open
     folder, n_trials, draw = Path(sys.argv[1]), int(sys.argv[2]), random.Random(3)
     trials, seconds, expected = [], {}, {}
     # so that not every child loads what only a first run loads; without gradients, which torch allows no fork after
