@@ -43,9 +43,17 @@ def page(tmp_path):
     return write
 
 
-def test_every_figure_sentence_and_number_is_on_the_page(page):
-    tree = synthetic.tree()
-    shown = page(tree)
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """Give a tree of all results, and its page."""
+    tree, path = synthetic.tree(), tmp_path_factory.mktemp("study") / "report.html"
+    tree.attrs["history"] = "2026-01-01T00:00:00: resnet-lesion study mine --checkpoint <mine>.pth"
+    write_report(tree, path)
+    return tree, Page(path)
+
+
+def test_every_figure_sentence_and_number_is_on_the_page(study):
+    tree, shown = study
     assert set(shown.images) == set(figures(tree))
     for _, dataset in groups(tree):
         assert set(findings(dataset)) <= set(shown.words)
@@ -53,8 +61,8 @@ def test_every_figure_sentence_and_number_is_on_the_page(page):
         assert str(dataset.attrs["weights_sha256"]) in shown.words
 
 
-def test_the_page_stands_alone(page):
-    shown = page(synthetic.tree())
+def test_the_page_stands_alone(study):
+    _, shown = study
     assert not {"script", "link", "iframe"} & set(shown.tags)
     assert all(link.startswith("#") for link in shown.links)
     for source in shown.images.values():
@@ -63,10 +71,8 @@ def test_the_page_stands_alone(page):
         assert Image.open(io.BytesIO(base64.b64decode(data))).size == (1200, 675)
 
 
-def test_the_page_begins_with_where_it_came_from(page):
-    tree = synthetic.tree()
-    tree.attrs["history"] = "2026-01-01T00:00:00: resnet-lesion study mine --checkpoint <mine>.pth"
-    words = page(tree).words
+def test_the_page_begins_with_where_it_came_from(study):
+    tree, words = study[0], study[1].words
     before = words[: words.index(next(iter(tree.children)))]
     assert {tree.attrs["history"], "data", tree["deletion"].attrs["data"]} <= set(before)
 
