@@ -10,7 +10,7 @@ from typing import Any, TypeAlias, TypeVar
 import torch
 from captum._utils.common import _select_targets
 from captum.attr._utils.attribution import Attribution
-from captum.log import log_usage
+from captum.log import log_usage  # pyright: ignore[reportAttributeAccessIssue]
 from torch import Tensor, nn
 from tqdm import tqdm
 
