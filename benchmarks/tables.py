@@ -76,7 +76,7 @@ def first_on_a_gpu(found: dict[str, Any]) -> str:
     return "\n\n".join(
         [
             f"### {machine['gpu']}",
-            f"One short call, torch {machine['torch']}, TF32 in convolutions by torch's default; a copy moves  "
+            f"One short call, torch {machine['torch']}, TF32 in convolutions by torch's default; a copy moves "
             f"{found['copy']['TB_per_s']:.1f} TB/s. All blocks deleted, one at a time, in one pass of the engine, "
             "against as many plain forward passes of the same model; the best of a few turns. Where the device is "
             "full, the ratio is what shared prefixes save; with few images it is the ratio of kernels launched.",
