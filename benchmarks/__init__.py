@@ -1,1 +1,1 @@
-"""resnet-lesion timed beside what a user would write instead: ``python -m benchmarks``, from a clone."""
+"""resnet-lesion timed against what a user would write instead: ``python -m benchmarks``, from a clone."""

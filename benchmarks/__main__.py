@@ -1,4 +1,4 @@
-"""Time resnet-lesion beside what a user would write instead; see README.md beside this file."""
+"""Time resnet-lesion against what a user would write instead; see README.md in this folder."""
 
 from __future__ import annotations
 

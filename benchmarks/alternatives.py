@@ -21,7 +21,7 @@ import resnet_lesion as rl
 def scores(logits: Tensor, targets: Tensor) -> Tensor:
     """Return (N, 2): by how much the right class leads, in standard deviations of the logits, and the cross-entropy.
 
-    An image is classified correctly if its lead is positive; one whose lead is next to nothing may go either way.
+    An image is classified correctly if its lead is positive; one whose lead is almost zero may go either way.
     """
     target = targets[:, None]
     lead = logits.gather(1, target)[:, 0] - logits.scatter(1, target, -torch.inf).amax(1)
@@ -42,7 +42,7 @@ def hook_loop(network: rl.ResidualNetwork, rows: np.ndarray, inputs: Tensor, tar
 
 @torch.inference_mode()
 def replaced_blocks(network: rl.ResidualNetwork, rows: np.ndarray, inputs: Tensor, targets: Tensor) -> Tensor:
-    """One forward pass for each lesion, with the model's blocks put where the row says, and an identity for none."""
+    """One forward pass for each lesion, with the model's blocks placed as the row says, and an identity for -1."""
     blocks, outputs = [block.module for block in network.blocks], []
     without = [without_branch(*pair) for pair in zip(blocks, network.branches, strict=True)]
     try:
@@ -82,10 +82,11 @@ def captum_layers(network: rl.ResidualNetwork, rows: np.ndarray, inputs: Tensor,
 def captum_features(
     network: rl.ResidualNetwork, rows: np.ndarray, inputs: Tensor, targets: Tensor, perturbations_per_eval: int = 1
 ) -> Tensor:
-    """Captum's FeatureAblation, at its best: one attribution for all lesions, a switch for each of them as a feature.
+    """Captum's FeatureAblation, at its best: one attribution for all lesions, each of them a feature, as a switch.
 
     All switches are off; ablating one turns it on, and the forward function multiplies the branches of the blocks that
-    it stands for by zero. Captum runs the model once as it is and once for each feature, several of them in one batch.
+    the lesion deletes by zero. Captum runs the model once as it is and once for each feature, several of them in one
+    batch.
     """
     exits, whole = branch_exits(network), list[Tensor]()
     deleted = torch.as_tensor(rows == -1, dtype=inputs.dtype, device=inputs.device)
@@ -131,9 +132,9 @@ def branch_exits(network: rl.ResidualNetwork) -> list[nn.Module]:
 
 
 def without_branch(block: nn.Module, branch: rl.Branch) -> nn.Module:
-    """Make what stands in for a deleted block: an identity, or what its shortcut consists of."""
+    """Make the replacement of a deleted block: an identity, or the modules of its shortcut."""
     if branch.shortcut is None:
-        return nn.Identity()  # also before a ReLU: the input comes from one
+        return nn.Identity()  # before a ReLU too: the input comes from one
     parts = (branch.preact, branch.shortcut, branch.post)
     return nn.Sequential(*(block.get_submodule(str(name)) for name in parts if name is not None))
 

@@ -42,7 +42,7 @@ class Case:
         about: What is measured.
         measure: Measures it on one network and device.
         specs: The networks, by device ("cpu", "cuda") or "quick" for the least of everything.
-        environment: Variables to set where it is measured, which is a process of its own if there are any.
+        environment: Variables to set where it is measured, which is a separate process if there are any.
     """
 
     about: str
@@ -52,7 +52,7 @@ class Case:
 
 
 def on_all(**changes: object) -> dict[str, tuple[Spec, ...]]:
-    """Take all networks, with some of what is done changed, but for the quick run."""
+    """Take all networks with some fields changed, except in the quick run."""
     return {
         size: specs if size == "quick" else tuple(replace(spec, **changes) for spec in specs)
         for size, specs in NETWORKS.items()
@@ -60,7 +60,7 @@ def on_all(**changes: object) -> dict[str, tuple[Spec, ...]]:
 
 
 def on_more_images(**changes: object) -> dict[str, tuple[Spec, ...]]:
-    """Take so many images that what is done once in an analysis weighs little, as it does on a data set."""
+    """Take enough images that what an analysis does once weighs little, as it does on a data set."""
     times = {"cifar_preactresnet110": 4, "resnet50": 8, "resnetv2_101": 6, "resnet200d": 3}
     return {
         size: tuple(replace(spec, images=times.get(spec.model, 1) * spec.images) for spec in specs)

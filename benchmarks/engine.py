@@ -1,8 +1,8 @@
-"""What the engine itself costs: block evaluations beside the lower bound, its overhead, its throughput.
+"""What the engine itself costs: block evaluations against the lower bound, its overhead, its throughput.
 
-The overhead is the time of an analysis beside that of the same block forwards on the same stacked batches with nothing
-round them: no forking and joining of streams, no counting, no Dataset. The throughput is in floating-point operations
-per second, so that blocks of different sizes count by their work, beside that of the model's own forward pass at the
+The overhead is the time of an analysis against that of the same block forwards on the same stacked batches with nothing
+around them: no forking and joining of streams, no counting, no Dataset. The throughput is in floating-point operations
+per second, so that blocks of different sizes count by their work, against that of the model's own forward pass at the
 batch size where it is fastest.
 """
 
@@ -28,12 +28,12 @@ from .timing import OURS, compared, side_by_side, times_as_long
 BARE, PLAIN = "the bare block computations", "plain forward passes"
 UNIT = "floating_point_operations"
 _LARGEST_BATCH = {"cpu": 32, "cuda": 2048}
-# plain passes are timed for about this share of the engine's work
+# plain passes are timed for about this fraction of the engine's work
 _PLAIN_SHARE = 0.25
 
 Shape = tuple[int, ...]
 Level = Counter[int]
-"""At one position, how many streams go through each block; -1 for none."""
+"""At one position, how many streams pass through each block; -1 for none."""
 
 
 def measure(spec: Spec, device: str, kind: Kind) -> dict[str, object]:
@@ -47,7 +47,7 @@ def measure(spec: Spec, device: str, kind: Kind) -> dict[str, object]:
     if result.attrs["block_evaluations"] < lower_bound:
         raise WrongResultError(
             f"expected at least {lower_bound} block evaluations, one for each distinct pair of a prefix and a block, "
-            f"got {result.attrs['block_evaluations']}. Mend what counts them."
+            f"got {result.attrs['block_evaluations']}. Fix what counts them."
         )
     # the engine always evaluates the whole network too
     computed = levels(np.vstack([np.arange(len(network)), rows]))
@@ -94,7 +94,7 @@ def evaluations(computed: list[Level]) -> int:
 
 
 def batch_sizes(workload: Workload, analyze: Callable[..., object]) -> list[int]:
-    """Note how many images the engine puts into each of its passes."""
+    """Record how many images the engine puts into each of its passes."""
     seen: list[int] = []
     handle = workload.network.model.register_forward_pre_hook(lambda _model, args: seen.append(len(args[0])))
     try:
@@ -113,10 +113,10 @@ def batch_sizes(workload: Workload, analyze: Callable[..., object]) -> list[int]
 def bare_computations(
     network: rl.ResidualNetwork, inputs: Tensor, computed: list[Level], pieces: list[int]
 ) -> Callable[[], None]:
-    """Return what runs the same forwards on batches of the same sizes, with nothing round them.
+    """Return what runs the same forwards on batches of the same sizes, with nothing around them.
 
-    A block is fed what the one before it put out, which then is in the caches as in any forward pass. Since a batch can
-    be cut but not extended without a copy, blocks of the same shapes run from the largest batch to the smallest.
+    A block is fed the output of the one before it, which is then in the caches as in any forward pass. Since a batch
+    can be cut but not extended without a copy, blocks of the same shapes run from the largest batch to the smallest.
     """
     trace, forwards = network.trace(inputs[:1]), network.forwards()
     shapes = [*zip(trace.input_shapes, trace.output_shapes, strict=True)]
@@ -143,7 +143,7 @@ def bare_computations(
                 for count, forward in of:
                     y = forward(x[: n * count])
                     x = y if before == after else x
-            # what the model does before, between and behind its blocks
+            # what the model does before, between and after its blocks
             with replaced_forwards({block.module: hands_on(i, n) for i, block in enumerate(network.blocks)}):
                 network.model(inputs[start:stop])
 
@@ -152,7 +152,7 @@ def bare_computations(
 
 @torch.no_grad()
 def fastest_batch(workload: Workload) -> int:
-    """Find the batch size at which the model's own forward pass does most images a second, among powers of two."""
+    """Find the batch size at which the model's own forward pass does the most images a second, among powers of two."""
     best, best_rate, batch = 1, 0.0, 1
     while batch <= min(4 * best, _LARGEST_BATCH[workload.device]):  # until two larger ones in a row are no better
         images = workload.inputs[:1].repeat(batch, 1, 1, 1)

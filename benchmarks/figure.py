@@ -69,7 +69,7 @@ def write(folder: Path, device: str) -> Path | None:
     legend.legend(loc="center left", frameon=False)
     machine = next(iter(cases.values()))["machine"]
     where = machine["processor"] if device == "cpu" else machine["device"]
-    figure.suptitle(f"resnet-lesion beside what a user would write instead: {where}, threads: {machine['threads']}")
+    figure.suptitle(f"resnet-lesion against what a user would write instead: {where}, threads: {machine['threads']}")
     path = folder / f"benchmarks-{device}.png"
     figure.savefig(path, dpi=100)
     return path
@@ -104,7 +104,7 @@ def comparisons(axes: Axes, entries: list[Entry]) -> None:
 
 
 def exact_paths(axes: Axes, entries: list[Entry]) -> None:
-    """The cost of all path lengths in plain passes, beside their number."""
+    """The cost of all path lengths in plain passes, with their number."""
     bars(axes, entries, [entry["contenders"][OURS]["times_as_long"] for entry in entries], "{:.0f}")
     for y, entry in enumerate(entries):
         axes.plot(entry["path_lengths"], y, "|", color="black", markersize=16)
@@ -131,7 +131,7 @@ def overhead(axes: Axes, entries: list[Entry]) -> None:
 
 
 def throughput(axes: Axes, entries: list[Entry]) -> None:
-    """The engine's floating-point operations per second beside those of the model's own forward pass."""
+    """The engine's floating-point operations per second against those of the model's own forward pass."""
     bars(axes, entries, [100 * entry["share_of_plain_throughput"] for entry in entries], "{:.0f}")
     axes.axvline(100, color="black", linestyle="--", linewidth=1)
     axes.set_xlabel("% of plain forward passes, at their best")
@@ -156,7 +156,7 @@ def scaling_images(axes: Axes, entries: list[Entry]) -> None:
 
 
 def bars(axes: Axes, entries: list[Entry], values: list[float], form: str) -> None:
-    """Draw a bar for each network, with its number, and its kind of lesions if it has one."""
+    """Draw a bar for each network, labelled with its value, and with its kind of lesions if it has one."""
     drawn = axes.barh(range(len(values)), values, color=BLUE, height=0.6)
     axes.bar_label(drawn, [form.format(value) for value in values], padding=3, fontsize="small")
     labels = [entry["model"] + (f", {kind_of(entry)}" if "kind" in entry else "") for entry in entries]

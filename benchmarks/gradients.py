@@ -1,4 +1,4 @@
-"""Path gradients: sampled ones beside a loop of routed passes, exact ones beside plain forward and backward passes."""
+"""Path gradients: sampled against a loop of routed passes, exact against plain forward and backward passes."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from .networks import Spec, Workload
 from .timing import OURS, compared, side_by_side
 
 LOOP, PLAIN = "loop of routed passes", "plain forward and backward passes"
-# so many together take long enough to be timed well
+# this many together take long enough to be timed well
 _PASSES = 5
 _NORM_TOLERANCE = 1e-2
-# the square of a smaller norm has lost digits in float32
+# the square of a smaller norm loses digits in float32
 _SMALLEST_NORM = 1e-15
 _CAPTUM = "its gradients run along all paths at once"
-_REPLACED = "without a block the forward values are others, and with them every gradient"
+_REPLACED = "without a block the forward values change, and with them every gradient"
 
 
 def sampled_paths(spec: Spec, device: str) -> dict[str, object]:
@@ -54,7 +54,7 @@ def exact_paths(spec: Spec, device: str) -> dict[str, object]:
     if not float(result.convergence_delta) < _NORM_TOLERANCE:
         raise WrongResultError(
             f"expected all path lengths together to be the gradient, got a relative deviation of "
-            f"{float(result.convergence_delta):.2g}. Mend the engine before timing it."
+            f"{float(result.convergence_delta):.2g}. Fix the engine before timing it."
         )
     check(PLAIN, np.array([result.full_gradient_norm]), gradient.flatten(1).norm(dim=1).mean()[None].cpu().numpy())
     contenders = {OURS: exact, PLAIN: lambda: [plain() for _ in range(_PASSES)]}
@@ -79,5 +79,5 @@ def check(name: str, ours: np.ndarray, theirs: np.ndarray) -> None:
     if not deviation <= _NORM_TOLERANCE:
         raise WrongResultError(
             f"expected the gradient norms of {name!r} to be those of {OURS}, got a relative deviation of "
-            f"{deviation:.2g}. Mend the alternative before timing it."
+            f"{deviation:.2g}. Fix the alternative before timing it."
         )

@@ -1,4 +1,4 @@
-"""Deleting and moving blocks: the engine beside each alternative, which must find the same first."""
+"""Deleting and moving blocks: the engine against each alternative, which must find the same results first."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ SIZES = range(1, 11)
 HOOKS, REPLACED = "hook loop", "blocks replaced"
 LAYERS, FEATURES = "Captum LayerFeatureAblation", "Captum FeatureAblation"
 ACCELERATED = f"{OURS}, accelerated"
-# Captum may stack lesions along the batch; with about this many images in one a plain forward pass is at its fastest
+# Captum may stack lesions along the batch; with about this many images in one, a plain forward pass is at its fastest
 _STACKED_IMAGES = {"cpu": 8, "cuda": 256}
 # A prediction is a tie if the right class leads or trails by less than this, in standard deviations of the logits:
-# another size of batch rounds otherwise.
+# another batch size rounds differently.
 _TIE = 1e-3
 LOSS_TOLERANCE = 1e-3
 
@@ -36,7 +36,7 @@ Alternative = Callable[[rl.ResidualNetwork, np.ndarray, Tensor, Tensor], Tensor]
 
 
 class WrongResultError(AssertionError):
-    """An alternative does not find what the engine finds, so that their times say nothing."""
+    """An alternative does not find what the engine finds, so their times say nothing."""
 
 
 def single_deletion(spec: Spec, device: str) -> dict[str, object]:
@@ -110,8 +110,8 @@ def check(name: str, result: xr.Dataset, chosen: Sequence[int], found: Tensor) -
         found: (n_chosen, N, 2) what it found, as :func:`alternatives.scores` gives it.
 
     Raises:
-        WrongResultError: If the images classified correctly are not as many (ties may count either way), or the mean
-            cross-entropy differs.
+        WrongResultError: If the number of images classified correctly differs (ties may count either way), or the mean
+            cross-entropy does.
     """
     lead, loss = found.double().cpu().unbind(2)
     ties = (lead.abs() < _TIE).sum(1).numpy()
@@ -125,7 +125,7 @@ def check(name: str, result: xr.Dataset, chosen: Sequence[int], found: Tensor) -
         one, other = (f"{int(of['correct'][at])} right, loss {of['loss'][at]:.6g}" for of in (ours, theirs))
         raise WrongResultError(
             f"expected {name!r} to find what {OURS} finds, but they differ in {wrong.sum()} of {len(chosen)} lesions, "
-            f"first in number {chosen[at]}: {OURS} {one}; {name} {other}. Mend the alternative before timing it."
+            f"first in number {chosen[at]}: {OURS} {one}; {name} {other}. Fix the alternative before timing it."
         )
 
 

@@ -1,4 +1,4 @@
-"""The networks that are timed: random weights with every branch alive, and images for them."""
+"""The networks that are timed: random weights with no dead branch, and images for them."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class Spec:
         model: timm's name of it.
         pixels: Height and width of the images.
         images: How many of them.
-        draws: How many random lesions of each of ten sizes, or paths of each length.
-        timed: How many of the lesions or paths each alternative is timed on; the engine does all. None for all.
-        turns: How often each contender is timed.
+        draws: Number of random lesions of each of ten sizes, or of paths of each length.
+        timed: Number of lesions or paths that each alternative is timed on; the engine does all. None for all.
+        turns: Number of times that each contender is timed.
         stage_blocks: Blocks in each of the three stages of a CIFAR network, if not as many as the model's name says.
     """
 
@@ -47,7 +47,7 @@ class Workload:
         spec: What it was made from.
         network: The network, in eval mode.
         inputs: (N, 3, pixels, pixels) random images.
-        targets: (N,) what the whole network takes them for, so that a lesion can only lose images.
+        targets: (N,) the whole network's predictions, so that a lesion can only lose images.
     """
 
     def __init__(self, spec: Spec, device: str) -> None:
@@ -68,7 +68,7 @@ class Workload:
 
     @property
     def mistaken(self) -> tuple[Tensor, Tensor]:
-        """The images with a wrong class: of one that is given with certainty, the loss has no gradient but rounding."""
+        """The images with a wrong class: for one predicted with certainty, the loss's gradient is only rounding."""
         return self.inputs, (self.targets + 1) % self.network.model.num_classes
 
     def describe(self) -> dict[str, object]:
@@ -86,7 +86,7 @@ def build(spec: Spec) -> nn.Module:
     """Build the network with branches that are neither zero nor too strong.
 
     By timm's default the last weight of each branch is zero, which leaves nothing to delete. With its usual size, 66
-    blocks in a row make so much of a difference in rounding that no two computations agree.
+    blocks in a row amplify a difference in rounding so much that no two computations agree.
     """
     if spec.stage_blocks is None:
         model = timm.create_model(spec.model, zero_init_last=False)

@@ -1,7 +1,7 @@
-"""Where the time of a single-deletion sweep goes, before and after ``rl.accelerate``, and what that gains.
+"""Where the time of a single-deletion sweep goes, before and after ``rl.accelerate``, and how much that saves.
 
 The operations that take longest, as ``torch.profiler`` counts them, and the seconds of all contenders, taking turns in
-one process and on one thread: seconds of the processor, which others may want too, or of the clock on a GPU.
+one process and on one thread: seconds of processor time, as the machine may be busy, or of the clock on a GPU.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def report(workload: Workload) -> str:
-    """Check that all find the same, time, and profile."""
+    """Check that all find the same results, time, and profile."""
     network, spec, analyze = workload.network, workload.spec, analysis(workload, "single")
     on_gpu = workload.device == "cuda"
     start = time.perf_counter()

@@ -1,4 +1,4 @@
-"""What the engine's overhead is made of: its time, page faults and operations beside those of the bare computations.
+"""What the engine's overhead is made of: its time, page faults and operations against those of the bare computations.
 
 Linux only.
 """
@@ -44,8 +44,8 @@ def add(commands: Any) -> None:
     parser = commands.add_parser(
         "profile-engine",
         help="write what the engine's overhead is made of",
-        epilog="Again with MALLOC_TRIM_THRESHOLD_=2000000000 MALLOC_MMAP_THRESHOLD_=1000000000 for what the allocator "
-        "costs.",
+        epilog="Run it again with MALLOC_TRIM_THRESHOLD_=2000000000 MALLOC_MMAP_THRESHOLD_=1000000000 to see what the "
+        "allocator costs.",
     )
     specs = {spec.model: spec for spec in CASES["engine-single"].specs["cpu"]}
     parser.add_argument("model", choices=specs)

@@ -1,4 +1,4 @@
-"""Results as JSON: written after each measurement, with the machine and what was aimed at beside the figures."""
+"""Results as JSON: written after each measurement, with the machine and the targets next to the figures."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Report:
         about: What is measured.
         device: "cpu" or "cuda".
         n_entries: How many measurements there will be.
-        entries: Those that there are.
+        entries: Those made so far.
     """
 
     path: Path
@@ -60,10 +60,10 @@ class Report:
 
 
 def targets(case: str, device: str, entries: Iterable[Entry]) -> list[Entry]:
-    """Set what was aimed at beside what was measured.
+    """Compare what was measured with the targets.
 
     Returns:
-        For each network with a target: what is aimed at, the bound, the figure, and whether it is met.
+        For each network with a target: the target with its bound, the figure, and whether it is met.
     """
     found = []
     for entry in entries:
@@ -71,7 +71,7 @@ def targets(case: str, device: str, entries: Iterable[Entry]) -> list[Entry]:
             continue
         if case == "single-deletion" and (device == "cpu" or entry["model"].startswith("cifar")):
             least = 3 if device == "cpu" else 10
-            # the accelerated network may stand for ours if it counts the same
+            # the accelerated network may represent ours if its counts are the same
             ours = ACCELERATED if entry.get("accelerated_counts_that_differ") == 0 else OURS
             figure = times_as_long(entry["contenders"], HOOKS, ours, "lesions")
             what = f"the {HOOKS} takes at least {least} times as long as {ours}"
@@ -103,6 +103,6 @@ def _startup_targets(entry: Entry) -> list[Entry]:
 
 
 def read(folder: Path, device: str) -> dict[str, Entry]:
-    """Read what is there of one device's results, by case."""
+    """Read one device's results so far, by case."""
     suffix = f"-{device}.json"
     return {path.name.removesuffix(suffix): json.loads(path.read_text()) for path in sorted(folder.glob(f"*{suffix}"))}

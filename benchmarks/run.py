@@ -1,4 +1,4 @@
-"""Measure the cases, each written as it ends."""
+"""Measure the cases, each written to a file as it ends."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def add(commands: Any) -> None:
     parser = commands.add_parser("run", help="measure, and write results/ with its figures and the README's tables")
     devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
     parser.add_argument("--only", nargs="+", choices=CASES, default=list(CASES), metavar="CASE", help=", ".join(CASES))
-    parser.add_argument("--device", nargs="+", choices=devices, default=devices, help="default: all that there are")
-    parser.add_argument("--quick", action="store_true", help="the least of everything, to see that it runs")
-    parser.add_argument("--resume", action="store_true", help="leave out cases whose results are there and complete")
+    parser.add_argument("--device", nargs="+", choices=devices, default=devices, help="default: all available")
+    parser.add_argument("--quick", action="store_true", help="the least of everything, to check that it runs")
+    parser.add_argument("--resume", action="store_true", help="skip cases whose results are complete")
     parser.add_argument("--out", type=Path, help="folder for the results; default benchmarks/results, or its quick/")
     parser.set_defaults(command=run_all)
 
@@ -68,9 +68,9 @@ def run(name: str, case: Case, device: str, size: str, folder: Path) -> int:
 
 
 def measured(case: Case, spec: Spec, device: str) -> Entry:
-    """Measure one case on one network; what fails says so in the result, and the rest goes on."""
+    """Measure one case on one network; a failure is recorded in the result, and the rest continues."""
     if device == "cuda":
-        torch.cuda.empty_cache()  # what the network before it left
+        torch.cuda.empty_cache()  # what the previous network left
     try:
         if not case.environment:
             return case.measure(spec, device)

@@ -1,4 +1,4 @@
-"""Starting up: the processor time until a program can begin, each in a process of its own, beside ``import torch``."""
+"""Starting up: the processor time that each program takes, in a process of its own, against ``import torch``."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ COMMANDS = {
     for words in ("--help", "show --help", "--version", "--print-completion bash")
 }
 PROGRAMS = {TORCH: ("-c", TORCH), PACKAGE: ("-c", PACKAGE), **COMMANDS}
-"""What Python is started with, by name of the program."""
+"""Python's arguments, by name of the program."""
 
 
 def measure(spec: Spec, device: str) -> dict[str, object]:
-    """Start each program once in every turn; no network and no device take part."""
+    """Start each program once in every turn; no network and no device are involved."""
     contenders, missing = {}, {}
     for name, arguments in PROGRAMS.items():
         try:
@@ -28,7 +28,7 @@ def measure(spec: Spec, device: str) -> dict[str, object]:
         except RuntimeError as error:
             if name not in COMMANDS:
                 raise
-            missing[name] = str(error)  # a version has the options that it has
+            missing[name] = str(error)  # an older version may lack an option
         else:
             contenders[name] = partial(start, *arguments)
     seconds = side_by_side(contenders, spec.turns, processor_time_of_children)
@@ -52,7 +52,7 @@ def start(*arguments: str) -> None:
 
 
 def processor_time_of_children() -> float:
-    """Return the seconds of processor time that all processes that this one started and that ended have taken."""
+    """Return the seconds of processor time of all processes that this one started and that have ended."""
     import resource  # not on Windows
 
     used = resource.getrusage(resource.RUSAGE_CHILDREN)

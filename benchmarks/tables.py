@@ -1,4 +1,4 @@
-"""The README's tables, written from the results so that no figure is typed."""
+"""The README's tables, written from the results so that no figure is typed by hand."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ _ALTERNATIVES = (ACCELERATED, HOOKS, REPLACED, LAYERS, FEATURES, LOOP)
 
 def add(commands: Any) -> None:
     """Add the command ``draw``."""
-    parser = commands.add_parser("draw", help="write the figures and the README's tables of results/ again")
+    parser = commands.add_parser("draw", help="redraw the figures and rewrite the README's tables from results/")
     parser.set_defaults(command=draw)
 
 
 def draw(_args: argparse.Namespace) -> int:
-    """Write them; nothing is measured."""
+    """Redraw and rewrite them; nothing is measured."""
     for device in DEVICES:
         figure.write(FOLDER, device)
     write()
@@ -49,12 +49,12 @@ def write() -> None:
 
 
 def written() -> str:
-    """Return what stands in the page."""
+    """Return what the page contains."""
     return PAGE.read_text().partition(_START)[2].partition(_END)[0].strip()
 
 
 def text(folder: Path) -> str:
-    """Write the tables of all devices that there are results of."""
+    """Write the tables of all devices with results."""
     parts = [of_device(device, cases) for device in DEVICES if (cases := read(folder, device))]
     if (folder / FIRST).exists():
         parts.append(first_on_a_gpu(json.loads((folder / FIRST).read_text())))
@@ -76,10 +76,10 @@ def first_on_a_gpu(found: dict[str, Any]) -> str:
     return "\n\n".join(
         [
             f"### {machine['gpu']}",
-            f"One short call, torch {machine['torch']}, TF32 in convolutions as torch has it; a copy moves "
+            f"One short call, torch {machine['torch']}, TF32 in convolutions by torch's default; a copy moves "
             f"{found['copy']['TB_per_s']:.1f} TB/s. All blocks deleted, one at a time, in one pass of the engine, "
-            "beside as many plain forward passes of the same model; the best of a few turns. Where the device is full, "
-            "the ratio is what shared prefixes save; with few images it is that of the kernels launched.",
+            "against as many plain forward passes of the same model; the best of a few turns. Where the device is "
+            "full, the ratio is what shared prefixes save; with few images it is the ratio of kernels launched.",
             table(head, rows),
             "Whole analyses of cifar_preactresnet110:",
             table(["analysis, images, options", "time (ms)", "peak (GB)"], analyses),
@@ -92,7 +92,7 @@ def of_device(device: str, cases: dict[str, Entry]) -> str:
     parts = [
         f"### {device.upper()}",
         about(device, cases),
-        f"How many times as long as {OURS} each takes for one lesion or path, medians of paired turns:",
+        f"How many times as long as {OURS} each alternative takes for one lesion or path, medians of paired turns:",
         comparisons(cases),
         "Exact gradients of all path lengths, in plain forward and backward passes:",
         exact_paths(cases),
@@ -100,7 +100,7 @@ def of_device(device: str, cases: dict[str, Entry]) -> str:
         engine(cases),
         "Processor time from the start of Python to its end, medians of paired turns:",
         startup(cases),
-        "What was aimed at:",
+        "Targets:",
         targets(cases),
         f"![The networks' results, {device.upper()}](results/benchmarks-{device}.png)",
     ]
@@ -108,7 +108,7 @@ def of_device(device: str, cases: dict[str, Entry]) -> str:
 
 
 def about(device: str, cases: dict[str, Entry]) -> str:
-    """Say where and with what the results were made, and what is wrong with them."""
+    """Say on what the results were measured, and what is wrong with them."""
     machine = next(iter(cases.values()))["machine"]
     where = machine["processor"] if device == "cpu" else machine["device"]
     versions = ", ".join(f"{name} {number}" for name, number in machine["versions"].items())

@@ -1,4 +1,4 @@
-"""Time contenders side by side in one run, and say on what machine."""
+"""Time contenders side by side in one run, and describe the machine."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ PACKAGES = ("torch", "timm", "captum", "numpy", "resnet-lesion")
 def side_by_side(
     contenders: Mapping[str, Callable[[], object]], turns: int, clock: Callable[[], float] = time.perf_counter
 ) -> dict[str, list[float]]:
-    """Time each contender once in every turn, so that a slow moment of the machine meets them all.
+    """Time each contender once in every turn, so that a slow moment of the machine affects them all.
 
-    Every other turn goes the other way round, as what runs first finds the memory as another left it.
+    Every other turn runs in reverse order, because what runs first finds the memory as another left it.
 
-    Run each once before, as a check of its results does: the first run is slower.
+    Run each once beforehand, as a check of its results does: the first run is slower.
 
     Args:
         contenders: What to time, by name.
-        turns: How often.
-        clock: Tells the seconds; such as ``time.process_time``, if others want the processor too.
+        turns: How many times.
+        clock: Returns seconds; for instance ``time.process_time`` if other processes use the processor too.
 
     Returns:
         Seconds by name of the contender, one for each turn.
@@ -48,13 +48,13 @@ def side_by_side(
 def compared(
     seconds: Mapping[str, list[float]], units: Mapping[str, int], unit: str, reference: str = OURS
 ) -> dict[str, dict[str, Any]]:
-    """Set contenders that did different amounts of the same work beside each other.
+    """Compare contenders that did different amounts of the same work.
 
     Args:
         seconds: What :func:`side_by_side` returned.
         units: How much of the work each did.
         unit: What that is counted in: "lesions", "paths".
-        reference: Whom the others are compared with.
+        reference: The one that the others are compared with.
 
     Returns:
         For each contender its seconds, their median, how much it did, the time for one unit, and how many times as
@@ -92,7 +92,7 @@ def synchronize() -> None:
 
 
 def machine(device: str) -> dict[str, object]:
-    """Describe what the run is on, and how busy that is."""
+    """Describe the machine, and how busy it is."""
     return {
         "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
         "processor": processor(),

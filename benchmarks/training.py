@@ -1,4 +1,4 @@
-"""Training a few random blocks in each mini-batch, the others reduced to their shortcut, beside training all."""
+"""Training a few random blocks in each mini-batch, the others reduced to their shortcut, against training all."""
 
 from __future__ import annotations
 

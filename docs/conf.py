@@ -8,7 +8,7 @@ from typing import Any
 HELPERS = str(Path(__file__).parent / "helpers")
 os.environ["PYTHONPATH"] = os.pathsep.join([HELPERS, os.environ.get("PYTHONPATH", "")])
 os.environ["HF_HUB_OFFLINE"] = "1"
-# notebooks without widgets are what is wanted here
+# notebooks need no widgets here
 os.environ["PYTHONWARNINGS"] = "ignore:IProgress not found"
 
 project = "resnet-lesion"
@@ -16,7 +16,7 @@ author = "the authors of resnet-lesion"
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.intersphinx"]
 exclude_patterns = ["_build"]
 autodoc_preserve_defaults = True
-# by their names, not by all that they stand for
+# shown by name, not expanded to what they stand for
 autodoc_type_aliases = {
     name: name for name in ("ArrayLike", "Autocast", "Data", "ShardLike", "TargetType", "Transform")
 }
@@ -33,7 +33,7 @@ suppress_warnings = ["mystnb.unknown_mime_type"]
 
 
 def setup(app: Any) -> None:
-    """Leave out of a folder's docstring which layers are below it: that is for those who read the code."""
+    """Drop from a folder's docstring which layers are below it: that is for readers of the code."""
 
     def docstring(_app: Any, what: str, _name: str, _object: Any, _options: Any, lines: list[str]) -> None:
         if what == "module":

@@ -2,7 +2,7 @@
 
 A minute or two on two CPU cores: ``python scripts/train_digits.py``. The embedded weights were made by an earlier
 version of this script, with biases and norms decayed too and another schedule (PyTorch's ``OneCycleLR``), which
-:func:`resnet_lesion.train` does not have; warm-up and a cosine are the nearest to it.
+:func:`resnet_lesion.train` does not have; warm-up and a cosine are the closest to it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ WEIGHTS = Path(__file__).parents[1] / "adapters/resnet_lesion_timm/weights/cifar
 
 
 def shifted(samples: list[tuple[torch.Tensor, torch.Tensor]]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Make a batch in which each image is shifted by up to one pixel either way, its edge repeated."""
+    """Make a batch in which each image is shifted by up to one pixel in either direction, its edges repeated."""
     images, targets = default_collate(samples)
     padded = F.pad(images, (1, 1, 1, 1), mode="replicate")
     offsets = torch.randint(3, (len(images), 2)).tolist()

@@ -78,7 +78,7 @@ def option_a_block(block: OptionABlock) -> rl.Branch:
 
 
 def load(weights: Path) -> CifarResNet:
-    """Build the network that the weights are of."""
+    """Build the network that the weights belong to."""
     state = torch.load(weights, map_location="cpu", weights_only=True)["state_dict"]
     state = {key.removeprefix("module."): value for key, value in state.items()}
     model = CifarResNet(blocks_per_stage=len({key.split(".")[1] for key in state if key.startswith("layer1.")}))

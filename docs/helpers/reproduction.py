@@ -23,7 +23,7 @@ def reproduction(name: str = "digits") -> xr.DataTree:
 
 
 def claims(tree: xr.DataTree, *figures: str) -> Markdown:
-    """Show the paper's claims beside the results, of some figures or of all."""
+    """Show the paper's claims with the results, for some figures or for all."""
     head, *rows = claims_table(tree["claims"].to_dataset())
     if figures:
         rows = [row[1:] for row in rows if row[0] in figures]
@@ -32,7 +32,7 @@ def claims(tree: xr.DataTree, *figures: str) -> Markdown:
 
 
 def networks(tree: xr.DataTree) -> Markdown:
-    """Show how the networks were trained and how often they err."""
+    """Show how the networks were trained and their error rates."""
     rows = []
     for name, node in tree["training"].children.items():
         log = node.to_dataset()

@@ -1,4 +1,4 @@
-"""Let a page's ``%%bash`` cells print their output as a whole; IPython hands it on in pieces, with breaks in lines."""
+"""Let a page's ``%%bash`` cells print their output as a whole; IPython passes it on in pieces, with lines broken."""
 
 import subprocess
 

@@ -1,4 +1,4 @@
-"""Write the tables of the documentation from results and from the code itself, so that none is typed.
+"""Write the tables of the documentation from results and from the code itself, so that none is typed by hand.
 
 python docs/helpers/write_tables.py            # those from saved results
 python docs/helpers/write_tables.py --models   # also the models' table: minutes
@@ -92,7 +92,7 @@ def _kind(answer: rl.Support) -> str:
     if not answer.covered:
         # which of its classes have no adapter differs from name to name within one file
         return answer.reason.partition(" Its own classes")[0].partition(" Register")[0]
-    return "no: a plain network" if "has no skip" in answer.reason else "no: some paths go round the blocks"
+    return "no: a plain network" if "has no skip" in answer.reason else "no: some paths bypass the blocks"
 
 
 def _markers(name: str) -> tuple[str, str]:
