@@ -31,7 +31,7 @@ from resnet_lesion.runs.run import Pass, Run, Seen
 ObjectiveName = Literal["cross_entropy", "score"]
 
 
-# Below this many paths at once little of their work is shared.
+# With fewer paths than this at once, they share little work.
 _FEW_PATHS = 16
 
 
@@ -39,7 +39,7 @@ _FEW_PATHS = 16
 _DEVIATION = 0.1
 
 
-# With rtol, draws are taken in rounds, the first of this many, each later one as many as all before it.
+# With rtol, draws are taken in rounds, the first of this many, each later one as many as all before it together.
 _FIRST_ROUND = 32
 
 
@@ -50,7 +50,7 @@ class GradientOptions:
     Attributes:
         objective: What is differentiated.
         wrt: The block at whose input the gradients are taken, or None for the model's input.
-        memory_limit: Bytes to take at most, roughly; None for what seems right.
+        memory_limit: Roughly how many bytes to use at most; None for a default.
 
     Raises:
         ValueError: If there is no such objective.
@@ -88,7 +88,7 @@ class Microbatch:
 
 
 def microbatches(images: Pass, totals: Totals, options: GradientOptions, n_gradients: int) -> Iterator[Microbatch]:
-    """Go through the images, as many at a time as memory holds with their gradients.
+    """Iterate over the images, as many at a time as memory holds with their gradients.
 
     Args:
         images: The pass over them.
@@ -97,7 +97,7 @@ def microbatches(images: Pass, totals: Totals, options: GradientOptions, n_gradi
         n_gradients: How many gradients are wanted at once for each image.
 
     Raises:
-        ValueError: If the model returns no logits, or the run is a share of the lesions.
+        ValueError: If the model returns no logits, or the run's shard cuts the lesions.
     """
     network, shard = images.run.network, images.run.shard
     if shard.lesions != (0, 1):
@@ -149,7 +149,7 @@ def exact_norms(
         warnings.warn(
             f"the gradients of all path lengths together deviate from the ordinary gradient by {float(delta):.2g} of "
             "it: an adapter is wrong, as network.verify(inputs) and resnet_lesion.testing.check_adapter tell, or the "
-            "number type is too coarse.",
+            "dtype is too coarse.",
             stacklevel=4,
         )
     table, norms_at_input, norm_of_whole = (
@@ -177,7 +177,7 @@ def exact_norms(
         }
     )
     if per_sample:
-        image_norms = torch.cat([part.cpu() for part in by_image]).numpy()  # those from a checkpoint were there already
+        image_norms = torch.cat([part.cpu() for part in by_image]).numpy()  # those from a checkpoint were already there
         dataset["sample_sum_gradient_norm"] = variable(
             ("sample", "path_length"), image_norms, "norm of the image's summed path gradients"
         )
@@ -256,7 +256,7 @@ def _objective(name: ObjectiveName, labels: Tensor) -> Objective:
 
 
 def _require_finite(norms: Tensor, network: ResidualNetwork) -> None:
-    """Refuse what has left the range of the number type, which no later average would show."""
+    """Refuse what has left the range of the dtype, which no later average would show."""
     if not bool(torch.isfinite(norms).all()):
         raise ValueError(
             f"expected finite gradients, got NaN or infinity: they leave the range of {network.dtype} or of what "
@@ -272,8 +272,8 @@ def norms_of(gradients: Tensor) -> Tensor:
 
 def convergence_delta(gradients: Tensor, whole: Tensor) -> Tensor:
     """Return the norm of the difference relative to that of ``whole`` for each image, (N,)."""
-    # Not network.precision's relative_deviation, which compares the largest entries over the batch: gradients of the
-    # images that the network is sure of are smaller by orders of magnitude, and those of the others would hide them.
+    # Not network.precision's relative_deviation, which compares the largest entries over the batch: gradients of images
+    # that the network is sure of are smaller by orders of magnitude, and those of the others would hide them.
     difference = norms_of((gradients - whole)[None])[0]
     size = norms_of(whole[None])[0]
     return torch.where(size > 0, difference / size, difference)

@@ -29,7 +29,7 @@ _NOTHING = -1  # no class's number
 
 
 class SweepOptions(TypedDict):
-    """How to count: what every sweep takes and none of the analyzers looks at."""
+    """How to count: what every sweep takes and no analyzer looks at."""
 
     by_class: bool
     perturbations_per_eval: int | None
@@ -51,13 +51,13 @@ def sweep(
         run: The run.
         data: The data.
         lesions: The lesions.
-        coords: The dimensions that they are laid out over, with their coordinates; the last one runs fastest.
-        layers_along: The dimension of the blocks' names and stages. Along "position" goes the ``order`` of each lesion.
+        coords: The dimensions that they are laid out over, with their coordinates; the last one varies fastest.
+        layers_along: The dimension of the blocks' names and stages. With "position", each lesion's ``order`` is added.
         by_class: Count for each class too.
         perturbations_per_eval: The largest number of lesions in one forward pass; None for what memory holds.
 
     Returns:
-        The Dataset, for :meth:`Run.finish` once all that belongs to it is there, and what the pass has seen.
+        The Dataset, for :meth:`Run.finish` once it is complete, and what the pass has seen.
     """
     counts, seen = _count(run, data, lesions, perturbations_per_eval)
     dataset = lesion_dataset(counts, coords, by_class=by_class)
@@ -67,7 +67,7 @@ def sweep(
 
 
 def _count(run: Run, data: Data, lesions: Lesions, perturbations_per_eval: int | None) -> tuple[Counts, Seen]:
-    """Go through the data once and count, for the whole network and each lesion."""
+    """Iterate over the data once and count, for the whole network and each lesion."""
     network = run.network
     with run.images(data) as images, torch.no_grad():
         trace = network.trace(images.first)

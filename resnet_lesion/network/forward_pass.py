@@ -87,14 +87,14 @@ def check_run_order(ran: Sequence[int], layers: Sequence[str]) -> None:
 
 
 def version_of(x: Tensor) -> int:
-    """Return how often a tensor was written to; always 0 in inference mode, where nobody counts."""
+    """Return how often a tensor was written to; always 0 in inference mode, where nothing is counted."""
     return 0 if x.is_inference() else x._version
 
 
 def overwrites_input(block: Block) -> AdapterError:
     """Make the error for a block that works in place on its input.
 
-    Its shortcut hands on what the branch left there, so that the block without its branch is another function.
+    Its shortcut passes on what the branch left there, so that the block without its branch is another function.
     """
     return AdapterError(
         f"block {block.layer!r} ({type(block.module).__name__}) overwrites its input, which its shortcut and other "
