@@ -1,4 +1,4 @@
-"""What a run keeps on disk, and that it goes on where it was stopped."""
+"""What a run keeps on disk, and that it resumes where it was stopped."""
 
 import json
 import subprocess
@@ -36,7 +36,7 @@ def test_a_stopped_run_goes_on(name, stop_after, tmp_path, always_saved):
     calls.clear()
     check_identical(analyse(model, Batches(data, 3), checkpoint=tmp_path), expected)
     handle.remove()
-    assert sum(calls) <= 2, "what is complete is not computed again, but for the shapes"
+    assert sum(calls) <= 2, "what is complete is not computed again, except for the shapes"
     assert [path.suffix for path in tmp_path.iterdir()] == [".nc"]
 
 
