@@ -103,15 +103,15 @@ class BlockStatistics:
         title, options = "Statistics of the residual blocks", {"objective": objective}
         run = Run(network, "block_statistics", title, options, **how)
         sums = torch.zeros(3, len(network), dtype=torch.float64, device=network.device)
-        with run.images(data) as images:
-            for batch in microbatches(images, {"sums": sums}, GradientOptions(objective), len(network)):
+        with run.pass_over(data) as pass_:
+            for batch in microbatches(pass_, {"sums": sums}, GradientOptions(objective), len(network)):
                 sums += _statistics(network, batch, -1 if objective == "score" else 1)
         names = {
             "branch_to_skip_ratio": "norm of the branch over norm of the skip",
             "input_output_cosine": "cosine of the block's input and output",
             "update_gradient_cosine": "cosine of the block's update and the negative gradient",
         }
-        means = (sums / images.seen.total).cpu().numpy()
+        means = (sums / pass_.seen.total).cpu().numpy()
         dataset = xr.Dataset(
             {
                 name: variable(("layer",), values, long_name, over_images="mean")
@@ -119,7 +119,7 @@ class BlockStatistics:
             },
             coords=layer_coords(network),
         )
-        return run.finish(dataset, images.seen)
+        return run.finish(dataset, pass_.seen)
 
 
 def _statistics(network: ResidualNetwork, batch: Microbatch, sign: int) -> Tensor:

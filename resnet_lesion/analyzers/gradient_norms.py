@@ -87,11 +87,11 @@ class Microbatch:
     capacity: int
 
 
-def microbatches(images: Pass, totals: Totals, options: GradientOptions, n_gradients: int) -> Iterator[Microbatch]:
+def microbatches(pass_: Pass, totals: Totals, options: GradientOptions, n_gradients: int) -> Iterator[Microbatch]:
     """Iterate over the images, as many at a time as memory holds with their gradients.
 
     Args:
-        images: The pass over them.
+        pass_: The pass over them.
         totals: What is added up.
         options: How the gradients are taken.
         n_gradients: How many gradients are wanted at once for each image.
@@ -99,18 +99,18 @@ def microbatches(images: Pass, totals: Totals, options: GradientOptions, n_gradi
     Raises:
         ValueError: If the model returns no logits, or the run's shard cuts the lesions.
     """
-    network, shard = images.run.network, images.run.shard
+    network, shard = pass_.run.network, pass_.run.shard
     if shard.lesions != (0, 1):
         raise ValueError(f"expected a shard of the images only, as there are no lesions, got {shard}.")
-    trace = network.trace(images.first)
+    trace = network.trace(pass_.first)
     n_classes, capacity = trace.n_classes, gradient_capacity(network, trace, options.memory_limit)
     step = max(1, capacity // n_gradients)
-    for inputs, targets in images.batches(totals, n_classes):
+    for inputs, targets in pass_.batches(totals, n_classes):
         for start in range(0, len(inputs), step):
             chosen, labels = network.to_device(inputs[start : start + step]), targets[start : start + step]
             objective = _objective(options.objective, labels)
             yield Microbatch(chosen, objective, labels != IGNORE_INDEX, max(1, capacity // len(chosen)))
-            images.progress.update(len(chosen))
+            pass_.progress.update(len(chosen))
 
 
 def exact_norms(
@@ -129,8 +129,8 @@ def exact_norms(
         "delta": delta,
         "by_image": by_image,
     }
-    with run.images(data, "exact path gradients") as images:
-        for batch in microbatches(images, totals, options, longest + 1):
+    with run.pass_over(data, "exact path gradients") as pass_:
+        for batch in microbatches(pass_, totals, options, longest + 1):
             linear = Linearization(network, batch.inputs, batch.objective, n_gradients=longest + 1)
             gradients = batch.inputs
             for i, gradients in linear.by_length(longest, first):
@@ -153,7 +153,7 @@ def exact_norms(
             stacklevel=4,
         )
     table, norms_at_input, norm_of_whole = (
-        total.cpu().numpy() / images.seen.total for total in (by_layer, at_input, of_whole)
+        total.cpu().numpy() / pass_.seen.total for total in (by_layer, at_input, of_whole)
     )
     possible = np.arange(longest + 1) <= (n - np.arange(n))[:, None]
     dataset = xr.Dataset(
@@ -183,7 +183,7 @@ def exact_norms(
         )
         i, n_shards = run.shard.data
         dataset = dataset.assign_coords(sample=i + n_shards * np.arange(len(image_norms)))
-    return dataset, images.seen
+    return dataset, pass_.seen
 
 
 def sampled_norms(
@@ -227,8 +227,8 @@ def _path_norms(
     rows: IntArray = np.where(paths, np.arange(first, len(network)), DELETED)
     ranked = np.lexsort(rows.T)  # neighbours agree on the last blocks, so that they share the work there
     sums = torch.zeros(len(paths), dtype=torch.float64, device=network.device)
-    with run.images(data, f"{len(paths)} path gradients", f"from-draw-{n_before}.") as images:
-        for batch in microbatches(images, {"sums": sums}, options, min(_FEW_PATHS, len(paths))):
+    with run.pass_over(data, f"{len(paths)} path gradients", f"from-draw-{n_before}.") as pass_:
+        for batch in microbatches(pass_, {"sums": sums}, options, min(_FEW_PATHS, len(paths))):
             linear = Linearization(network, batch.inputs, batch.objective, n_gradients=min(batch.capacity, len(paths)))
             step = ceil(len(paths) / ceil(len(paths) / batch.capacity))
             for start in range(0, len(paths), step):
@@ -238,7 +238,7 @@ def _path_norms(
                 index = torch.as_tensor(chosen, device=sums.device)
                 sums[index] += norms[plan.stream_on(sums.device)]
     _require_finite(sums, network)
-    return sums.cpu().numpy() / images.seen.total, images.seen
+    return sums.cpu().numpy() / pass_.seen.total, pass_.seen
 
 
 def _objective(name: ObjectiveName, labels: Tensor) -> Objective:

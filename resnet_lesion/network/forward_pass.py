@@ -57,12 +57,12 @@ def watch(
         for i, block in enumerate(blocks):
             stack.enter_context(block.module.register_forward_pre_hook(partial(before, i), with_kwargs=True))
             stack.enter_context(block.module.register_forward_hook(partial(after, i)))
-        output = run(model, inputs, *args)
+        output = run_model(model, inputs, *args)
     check_run_order(ran, [block.layer for block in blocks])
     return output
 
 
-def run(model: nn.Module, inputs: Tensor, *args: object) -> object:
+def run_model(model: nn.Module, inputs: Tensor, *args: object) -> object:
     """Run a model, saying what was expected where it does not take the inputs."""
     try:
         return model(inputs, *args)

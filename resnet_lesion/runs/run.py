@@ -96,7 +96,7 @@ class Run:
             self._folder.mkdir(parents=True, exist_ok=True)
 
     @contextmanager
-    def images(self, data: Data, description: str = "", part: str = "") -> Iterator[Pass]:
+    def pass_over(self, data: Data, description: str = "", part: str = "") -> Iterator[Pass]:
         """Begin a pass over the data, with the model isolated.
 
         Args:

@@ -140,12 +140,12 @@ def test_a_pass_says_what_it_has_seen_and_leaves_the_run_alone():
     before = {**run.fingerprint}
     found = []
     for labels in (targets, torch.tensor([0, IGNORE_INDEX, 1, 2, IGNORE_INDEX])):
-        with run.images((inputs, labels)) as images:
-            batches = images.batches({}, models.N_CLASSES)
+        with run.pass_over((inputs, labels)) as pass_:
+            batches = pass_.batches({}, models.N_CLASSES)
             next(batches)
-            assert not hasattr(images, "seen"), "not before all of it has been seen"
+            assert not hasattr(pass_, "seen"), "not before all of it has been seen"
             assert not [*batches]
-        found.append(images.seen)
+        found.append(pass_.seen)
     assert [(seen.total, seen.skipped, seen.data) for seen in found] == [
         (5, 0, "5 images of shape 3x6x6 from tuple"),
         (3, 2, "3 images of shape 3x6x6 from tuple"),
