@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from resnet_lesion.reports.accessor import LesionAccessor
 
-# the stub, which type checkers and editors read, is the list of public names; each is imported when it is asked for
+# the stub, which type checkers and editors read, is the list of public names; each is imported on first use
 _public_name, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
 
@@ -27,19 +27,19 @@ def __getattr__(name: str) -> object:
 
 def _lesion(dataset: xarray.Dataset) -> LesionAccessor:
     """Return the figures and scalars of a result (:class:`LesionAccessor`)."""
-    # not before it is used: it imports modules that may be importing xarray while that is registered
+    # on first use: when xarray is registered, modules that this one needs may still be importing xarray
     from resnet_lesion.reports.accessor import LesionAccessor
 
     return LesionAccessor(dataset)
 
 
-# Users hand the names of our models to timm and open our results with xarray, whatever a program imports first. To
-# import the two libraries here would cost every process seconds, also one that only prints the command's help.
+# Users pass our models' names to timm and open our results with xarray, whatever a program imports first. Importing the
+# two libraries here would cost every process seconds, even one that only prints the command's help.
 @when_imported("timm")
 def _register_models(_timm: ModuleType) -> None:
     from resnet_lesion.blocks.registry import load_adapters
 
-    load_adapters()  # timm's among them, which register the paper's networks with timm
+    load_adapters()  # including timm's, which register the paper's networks with timm
 
 
 @when_imported("xarray")

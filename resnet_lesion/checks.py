@@ -1,4 +1,4 @@
-"""What a caller gives, checked: counts and names, with what was expected, what was got, and the fix."""
+"""Checks of what a caller passes, counts and names: with what was expected, what was got, and the fix."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def as_counts(name: str, counts: int | Iterable[int], low: int, high: int) -> li
 
     Raises:
         TypeError: If they are not integers.
-        ValueError: If there is none, one comes twice, or one is out of bounds.
+        ValueError: If there is none, one occurs twice, or one is out of bounds.
     """
     try:
         values = [operator.index(c) for c in (counts if isinstance(counts, Iterable) else [counts])]

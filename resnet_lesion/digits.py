@@ -11,7 +11,7 @@ from torch import Tensor
 def load_digits(split: Literal["train", "test"] = "test") -> tuple[Tensor, Tensor]:
     """Load the 8x8 grey digits as inputs for ``cifar_preactresnet110.digits``.
 
-    The split is fixed (30 % for testing, the same share of each class), so that no network of this project has seen
+    The split is fixed (30 % for testing, the same fraction of each class), so that no network of this project has seen
     the test images.
 
     Args:
@@ -21,7 +21,7 @@ def load_digits(split: Literal["train", "test"] = "test") -> tuple[Tensor, Tenso
         Inputs (N, 3, 8, 8), the grey value repeated over three channels and scaled to [-1, 1]; targets (N,), int64.
 
     Raises:
-        ValueError: If the split is another.
+        ValueError: If there is no such split.
         ModuleNotFoundError: If scikit-learn is not installed (extra ``demo``).
 
     References:

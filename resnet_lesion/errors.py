@@ -1,4 +1,4 @@
-"""The errors of our own; everything else is a TypeError or ValueError."""
+"""Our own errors; everything else is a TypeError or ValueError."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class AdapterError(RuntimeError):
         ...         return x / 2 + self.body(x)
         >>> @rl.register_adapter(Halved)
         ... def halved(block):
-        ...     return rl.Branch(entry="body", exit="body")  # says nothing of the half
+        ...     return rl.Branch(entry="body", exit="body")  # says nothing about the half
         >>> rl.wrap(torch.nn.Sequential(Halved())).verify(torch.ones(1, 2))  # doctest: +IGNORE_EXCEPTION_DETAIL
         Traceback (most recent call last):
         ...

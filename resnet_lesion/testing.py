@@ -1,4 +1,4 @@
-"""Checks for adapters, ours and anybody's."""
+"""Checks for adapters, ours and third-party ones."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def check_adapter(model: nn.Module | ResidualNetwork, inputs: Tensor) -> float:
 
     The checks run in float64 on a copy whose constant parameters (norms, gains, layer scales, zero-initialised weights)
     are drawn at random first: the branches of a fresh network are often zero, and every test of them passes then. Each
-    block is tried on the input that the model gives it and on one of the same shape with either sign, as a forgotten
-    ReLU does not show on inputs that are positive already. For each block,
+    block is tried on the input that the model gives it and on one of the same shape with both signs, as a forgotten
+    ReLU does not show on inputs that are already positive. For each block,
 
     1. ``block(x)`` equals ``post(shortcut(x) + scale(branch(x)))``;
     2. deleting it equals zeroing the branch's exit, to the last bit;

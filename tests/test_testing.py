@@ -163,6 +163,6 @@ def test_path_gradients_of_a_wrong_adapter_come_with_a_warning():
     block.adapter = lambda _: RIGHT
     right = rl.PathGradient(model).analyze(data, show_progress=False)
     assert right.convergence_delta < 1e-5 < 0.1 < result.convergence_delta
-    for delta, end in ((2e-7, ", but for 2e-07 of it at most."), (0.0, ".")):
+    for delta, end in ((2e-7, ", except for at most 2e-07 of it."), (0.0, ".")):
         said = " ".join(summarise(right.assign(convergence_delta=delta)).split())
         assert f"all lengths together are the gradient{end}" in said

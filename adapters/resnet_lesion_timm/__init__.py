@@ -4,7 +4,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from pkgutil import iter_modules
 
-# files that the oldest timm of pyproject.toml does not have yet: where there is none, there are no such blocks
+# files that the oldest timm of pyproject.toml does not have yet: without the file there are no such blocks either
 _YOUNGER = ("iformer",)
 
 for _module in iter_modules(__path__):

@@ -1,4 +1,4 @@
-"""What several adapters ask of a block: timm leaves out what is not wanted, as None or as an Identity."""
+"""What several adapters ask of a block: timm replaces what is not wanted by None or an Identity."""
 
 from __future__ import annotations
 

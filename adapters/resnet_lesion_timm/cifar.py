@@ -40,7 +40,7 @@ _UNTRAINED: dict[str, Any] = {
 
 _UNTRAINED_VGG = _UNTRAINED | {"first_conv": "features.0"}
 
-# the first of a name's tags is what timm takes when none is given
+# timm takes the first of a name's tags when none is given
 default_cfgs = generate_default_cfgs(
     {
         "cifar_preactresnet110.digits": _DIGITS,
@@ -85,7 +85,7 @@ class CifarVGG(VGG):
     """timm's VGG for CIFAR: 15 convolutions, 128 channels in each, then average pooling and one linear layer.
 
     All layers but the first, which has the image's three channels as input, keep the shape and can be deleted. Like the
-    residual networks it halves the resolution twice.
+    residual networks, it halves the resolution twice.
 
     References:
         Simonyan & Zisserman 2015 (arXiv:1409.1556); Veit, Wilber & Belongie 2016, section 4.1 (arXiv:1605.06431).
@@ -145,7 +145,7 @@ def _preactresnet(name: str, pretrained: bool, **kwargs: Any) -> CifarResNetV2:
         CifarResNetV2,
         name,
         pretrained,
-        feature_cfg={"out_indices": (0, 1, 2, 3), "flatten_sequential": True},  # one stage less than timm's default
+        feature_cfg={"out_indices": (0, 1, 2, 3), "flatten_sequential": True},  # one stage fewer than timm's default
         **kwargs,
     )
     return network

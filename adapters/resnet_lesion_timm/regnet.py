@@ -16,7 +16,7 @@ def bottleneck(block: Bottleneck) -> Branch | None:
 
 @register_adapter(PreBottleneck)
 def pre_bottleneck(block: PreBottleneck) -> Branch | None:
-    """``downsample(norm1(x)) + drop_path(...conv1(norm1(x)))``: the norm is on the skip, also of an identity."""
+    """``downsample(norm1(x)) + drop_path(...conv1(norm1(x)))``: the norm is on the skip, even an identity."""
     if block.downsample is None:
         return None
     return Branch(entry="conv1", exit="drop_path", shortcut="downsample", preact="norm1")

@@ -7,7 +7,7 @@ from resnet_lesion import Branch, register_adapter
 
 @register_adapter(PreActBasic, PreActBottleneck)
 def pre_activation(block: PreActBasic | PreActBottleneck) -> Branch:
-    """``x + conv(...norm1(x))``, or ``downsample(norm1(x)) + conv(...norm1(x))``: the projection eats the norm."""
+    """``x + conv(...norm1(x))``, or ``downsample(norm1(x)) + conv(...norm1(x))``: the projection reads the norm."""
     if block.downsample is None:
         return Branch(entry="norm1", exit="drop_path")
     return Branch(entry="conv1", exit="drop_path", shortcut="downsample", preact="norm1")

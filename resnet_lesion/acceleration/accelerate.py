@@ -38,7 +38,7 @@ class Acceleration:
         autocast: The precision of convolutions and matrix products, or "None" for the model's own.
         compile: Whether blocks are compiled.
         n_images: On how many images the agreement was measured.
-        equal_predictions: The share of them with the same largest output.
+        equal_predictions: The fraction of them with the same largest output.
         deviation: The largest difference between two outputs, relative to the largest output.
         rounding: The same between the model in this precision and the model in float64: what rounding does to this
             network.
@@ -73,7 +73,7 @@ class AcceleratedNetwork(ResidualNetwork):
         self._compiled = CompiledBlocks(self.model) if compile else None
 
     def __reduce__(self) -> tuple[object, ...]:
-        # neither an adapter's functions nor what is compiled can be sent to another process
+        # neither an adapter's functions nor compiled code can be sent to another process
         options = {
             "channels_last": self._channels_last,
             "autocast": self._autocast,
@@ -89,7 +89,7 @@ class AcceleratedNetwork(ResidualNetwork):
         return inputs
 
     def forwards(self) -> list[Forward]:
-        """Return each block's own forward, compiled if that was asked for."""
+        """Return each block's own forward, compiled if requested."""
         forwards = super().forwards()
         return forwards if self._compiled is None else self._compiled.forwards(self.blocks, forwards)
 
@@ -110,18 +110,18 @@ def accelerate(
 ) -> AcceleratedNetwork:
     """Copy a network into a faster one that computes the same up to rounding.
 
-    The copy goes wherever the model goes: analyzers, :func:`evaluate`, :func:`study`. The model itself is left alone.
-    What is measured here, on ``inputs``, is kept as ``network.acceleration`` and written into every result.
+    The copy can be used wherever the model can: in analyzers, :func:`evaluate`, :func:`study`. The model itself is left
+    alone. What is measured here, on ``inputs``, is kept as ``network.acceleration`` and written into every result.
 
     Args:
         model: A model with known residual blocks, on the device where it will run.
         inputs: Some of its inputs, (N, ...), on which the two are compared: a dozen real images.
         fold_norms: Fold batch norms into the convolution right before them, where a forward pass on the first input
-            shows that nothing else reads what is between, no lesion can part them, and float64 shows that both compute
-            the same. A norm behind an addition, as at the entry of a pre-activation block, has no convolution to be
-            folded into, and stays.
-        channels_last: Lay tensors of images out with the channels innermost, which most convolutions prefer. Path
-            gradients, which are stacked the other way, are faster without.
+            shows that nothing else reads the tensor between them, no lesion can separate them, and float64 shows that
+            both compute the same. A norm after an addition, as at the entry of a pre-activation block, has no
+            convolution to be folded into, and stays.
+        channels_last: Lay out tensors of images with the channels innermost, which most convolutions prefer. Path
+            gradients, which are stacked the other way, are faster without it.
         autocast: torch.bfloat16 or torch.float16 for ``torch.autocast``, "tf32" for CUDA's TensorFloat-32, None for
             the model's own precision. Whatever is run on the network, ``lesioned`` and ``routed`` too, runs in it.
         compile: Run blocks through ``torch.compile``, once for each of their classes and widths, which takes seconds
@@ -131,7 +131,7 @@ def accelerate(
         The accelerated copy, in eval mode, with the same layers.
 
     Raises:
-        TypeError: If the model has no known block, or is accelerated already.
+        TypeError: If the model has no known block, or is already accelerated.
         ValueError: If the inputs do not fit, the model cannot run in this precision, or the copy deviates by more than
             rounding explains.
         AdapterError: If the copy has other blocks than the model.
@@ -149,7 +149,7 @@ def accelerate(
     """
     original = wrap(model)
     if isinstance(original, AcceleratedNetwork):
-        raise TypeError("expected a model, got a network that is accelerated already. Pass the model it was made from.")
+        raise TypeError("expected a model, got a network that is already accelerated. Pass the model it was made from.")
     _check_precision(original, autocast)
     expected = original.trace(inputs).output
     twin, folded = copy.deepcopy(original.model).eval(), dict[str, str]()
@@ -181,9 +181,9 @@ def accelerate(
     limit = _ROUNDINGS * network.acceleration.rounding + _ULPS * rounding_unit(autocast, original.dtype)
     if not network.acceleration.deviation <= limit:  # `not <=` so that NaN fails too
         raise ValueError(
-            f"expected an accelerated copy whose outputs deviate from the model's by rounding, at most {limit:.3g} of "
-            f"the largest, got {network.acceleration.deviation:.3g}. Leave an option out: compile=False, "
-            "autocast=None, channels_last=False, fold_norms=False."
+            "expected an accelerated copy whose outputs deviate from the model's only by rounding, at most "
+            f"{limit:.3g} of the largest, got {network.acceleration.deviation:.3g}. Leave an option out: "
+            "compile=False, autocast=None, channels_last=False, fold_norms=False."
         )
     return network
 

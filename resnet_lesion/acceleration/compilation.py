@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from resnet_lesion.blocks.block import Block, Forward, has_hooks
 
-# One compiled function serves all blocks of a class and is compiled anew for each shape of their weights; torch's own
+# One compiled function serves all blocks of a class and is compiled again for each shape of their weights; torch's own
 # limit of 8 would leave the last stages of a large network uncompiled. Before torch 2.14 it cannot be set here.
 _OPTIONS: dict[str, Any] = {
     option: value
@@ -23,9 +23,9 @@ _OPTIONS: dict[str, Any] = {
 class CompiledBlocks:
     """The forwards of a network's blocks, compiled when they first run without gradients.
 
-    Blocks of one class share a compiled function whatever number of images they are given. A link of a chain, and a
-    block with hooks inside, which a compiled function would not call, runs as it is; so does every block where
-    gradients are wanted.
+    Blocks of one class share a compiled function, however many images they are given. A link of a chain, and a block
+    with hooks inside, which a compiled function would not call, runs as it is; so does every block where gradients are
+    wanted.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -33,7 +33,7 @@ class CompiledBlocks:
         self._functions: dict[type[nn.Module], Any] = {}
 
     def forwards(self, blocks: Sequence[Block], forwards: Sequence[Forward]) -> list[Forward]:
-        """Return the compiled forward of each block, or its forward as it stands where that is not its class's."""
+        """Return the compiled forward of each block, or its forward as it is where that is not its class's."""
         return [
             self._compiled(block.module, forward)
             if block.module in self._own and "forward" not in vars(block.module)
@@ -49,8 +49,8 @@ class CompiledBlocks:
         def forward(x: Tensor) -> Tensor:
             if torch.is_grad_enabled() or any(map(has_hooks, parts)):
                 return plain(x)
-            x = x.view_as(x)  # the engine hands over views or not, for which torch would compile twice
-            # the number of images only: were all sizes free, one that equals it by chance would fix it
+            x = x.view_as(x)  # the engine passes views or not; torch would compile twice
+            # only the number of images: were all sizes free, another of the same value would be tied to it
             torch._dynamo.maybe_mark_dynamic(x, 0)
             result: Tensor = function(block, x)
             return result

@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves
 from resnet_lesion.blocks.block import has_hooks
 from resnet_lesion.network.residual_network import ResidualNetwork
 
-# Two ways to one value in float64 differ by rounding: sums of some thousand terms, each off by 1e-16.
+# Two ways to compute a value in float64 differ by rounding: sums of a few thousand terms, each off by 1e-16.
 _TOLERANCE = 1e-11
 
 
@@ -28,14 +28,15 @@ _M = TypeVar("_M", bound=nn.Module)
 def fold_norms(network: ResidualNetwork, inputs: Tensor) -> dict[str, str]:
     """Fold each batch norm of a network's model into the convolution right before it, in place.
 
-    A pair is folded if in one forward pass the convolution and the norm ran once each, the one's output was the other's
-    input, and nothing else read that or the two's parameters; if no lesion can part them, as both stand in one block
-    or both outside of all; and if in float64 the folded convolution computes what the two did. What the norm's module
-    does besides (an activation, a dropout) stays, as its submodules under its name; where there is nothing, an identity
-    has the name.
+    A pair is folded if in one forward pass the convolution and the norm ran once each, the norm read the convolution's
+    output, and nothing else read that output or the parameters of either; if no lesion can separate them, as both are
+    in one block or both outside all blocks; and if in float64 the folded convolution computes what the two did.
+    Whatever else the norm's module does (an activation, a dropout) stays, as its submodules under its name; if that is
+    nothing, an identity takes its place.
 
     Args:
-        network: A network in eval mode, whose model is changed; wrap it anew then. What has hooks is left alone.
+        network: A network in eval mode, whose model is changed; wrap it again afterwards. Modules with hooks are left
+            alone.
         inputs: (N, ...) inputs on the model's device.
 
     Returns:
@@ -65,7 +66,7 @@ class _Reads(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.counts: Counter[int] = Counter()
-        self._alive: list[object] = []  # a tensor that is gone would hand its id on
+        self._alive: list[object] = []  # the id of a tensor that is gone would be used again
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
@@ -95,7 +96,7 @@ def _pairs(model: nn.Module, inputs: Tensor) -> list[tuple[nn.Conv2d, nn.BatchNo
         for module in model.modules():
             if has_hooks(module):
                 continue
-            # a subclass may make its weight in forward, as weight standardisation does
+            # a subclass may compute its weight in forward, as weight standardisation does
             if type(module) is nn.Conv2d:
                 stack.enter_context(module.register_forward_hook(behind))
             elif isinstance(module, nn.BatchNorm2d):
@@ -129,7 +130,7 @@ def _computes_the_same(conv: nn.Conv2d, norm: nn.BatchNorm2d, folded: nn.Conv2d)
         found = folded(x)
         assert norm.running_mean is not None
         assert norm.running_var is not None
-        # what the norm spreads over both signs, so that an activation shows on which side it is
+        # values that the norm spreads over both signs, so that an activation shows on whichever side it acts
         y = torch.randn(found.shape, generator=generator, dtype=torch.float64).to(x.device)
         y = 3 * y * (norm.running_var + norm.eps).sqrt()[:, None, None] + norm.running_mean[:, None, None]
         return _agree(found, normalised(conv(x))) and _agree(_rest(norm)(normalised(y)), norm(y))

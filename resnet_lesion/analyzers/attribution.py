@@ -1,4 +1,4 @@
-"""The analyzers' Captum side: an image's score, what a lesion costs of it, and its gradients by path length."""
+"""The analyzers' Captum side: an image's score, how much of it a lesion costs, and its gradients by path length."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ _F = TypeVar("_F", bound=Callable[..., object])
 
 
 class BlockAttribution(Attribution):  # type: ignore[misc]  # Captum ships no types
-    """One of Captum's algorithms on a model whose residual blocks are known; Captum's own base comes behind it.
+    """One of Captum's algorithms on a model whose residual blocks are known; Captum's own base comes after it.
 
     Args:
         model: A model with known residual blocks.
 
     Attributes:
-        network: The network made of it.
+        network: The network made from it.
     """
 
     def __init__(self, model: nn.Module | ResidualNetwork) -> None:
@@ -99,7 +99,7 @@ def single_input(inputs: object) -> Tensor:
 
     Raises:
         TypeError: If the inputs are not one tensor.
-        ValueError: If there is no image among them, or one is not finite.
+        ValueError: If they hold no image, or one is not finite.
     """
     if isinstance(inputs, tuple) and len(inputs) == 1:
         (inputs,) = inputs
@@ -161,7 +161,7 @@ def carry_by_length(
         additional_forward_args: Further arguments of the model.
         wrt: The block at whose input the gradients are taken, or None for the model's input.
         max_length: The longest paths to carry.
-        memory_limit: Bytes to take at most, roughly.
+        memory_limit: Roughly how many bytes to use at most.
         reduce: Maps (lengths, n, ...) gradients of some images to (n, ...).
 
     Returns:

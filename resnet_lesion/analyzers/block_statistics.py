@@ -31,8 +31,8 @@ class BlockStatistics:
         \cos\Bigl(F_i, -\frac{\partial \ell}{\partial (S_i + F_i)}\Bigr)
 
     for a block's branch :math:`F_i`, skip :math:`S_i` and output :math:`y_i` on an image with loss :math:`\ell`, each
-    flattened to a vector. They explain lesion curves: a block whose branch is small beside its skip, or whose output
-    points where its input did, is missed little.
+    flattened to a vector. They explain lesion curves: a block whose branch is small compared with its skip, or whose
+    output points where its input did, is hardly missed.
 
     Args:
         model: A model with known residual blocks.
@@ -73,15 +73,15 @@ class BlockStatistics:
             data: A tuple ``(inputs, targets)`` or an iterable of such batches: inputs (N, ...), targets (N,) classes.
             objective: Whose gradient the update is compared with: the "cross_entropy" of the labels, or minus the
                 "score" (logit) of the label, so that a positive cosine is always an improvement.
-            checkpoint: A folder to keep what has been done in, to go on from there when stopped.
+            checkpoint: A folder to keep finished work in; a run that was stopped resumes from there.
             shard: Which part to do, (i, N) for every N-th image from the i-th on; :func:`merge` puts all N together.
-            executor: Where to do all of ``n_shards`` parts; anything with ``concurrent.futures``' interface.
+            executor: Where to run all ``n_shards`` parts; anything with the interface of ``concurrent.futures``.
             n_shards: How many parts to cut the images into for the executor.
             show_progress: Show a progress bar.
 
         Returns:
             A Dataset over ``layer`` of averages over the images: ``branch_to_skip_ratio``, the norm of the branch's
-            output over that of the skip's; ``input_output_cosine`` between the skip's output (the block's input, but
+            output over that of the skip's; ``input_output_cosine`` between the skip's output (the block's input, except
             for projections) and the block's output; ``update_gradient_cosine`` between the branch's output and the
             negative gradient of the loss at the sum that it is added into.
 
@@ -103,15 +103,15 @@ class BlockStatistics:
         title, options = "Statistics of the residual blocks", {"objective": objective}
         run = Run(network, "block_statistics", title, options, **how)
         sums = torch.zeros(3, len(network), dtype=torch.float64, device=network.device)
-        with run.images(data) as images:
-            for batch in microbatches(images, {"sums": sums}, GradientOptions(objective), len(network)):
+        with run.pass_over(data) as pass_:
+            for batch in microbatches(pass_, {"sums": sums}, GradientOptions(objective), len(network)):
                 sums += _statistics(network, batch, -1 if objective == "score" else 1)
         names = {
             "branch_to_skip_ratio": "norm of the branch over norm of the skip",
             "input_output_cosine": "cosine of the block's input and output",
             "update_gradient_cosine": "cosine of the block's update and the negative gradient",
         }
-        means = (sums / images.seen.total).cpu().numpy()
+        means = (sums / pass_.seen.total).cpu().numpy()
         dataset = xr.Dataset(
             {
                 name: variable(("layer",), values, long_name, over_images="mean")
@@ -119,7 +119,7 @@ class BlockStatistics:
             },
             coords=layer_coords(network),
         )
-        return run.finish(dataset, images.seen)
+        return run.finish(dataset, pass_.seen)
 
 
 def _statistics(network: ResidualNetwork, batch: Microbatch, sign: int) -> Tensor:

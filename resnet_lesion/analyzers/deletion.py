@@ -29,7 +29,7 @@ class Deletion(BlockAttribution, PerturbationAttribution):  # type: ignore[misc]
 
     .. math:: y_i = P_i\bigl(S_i(y_{i-1}) + F_i(y_{i-1})\bigr) \quad\text{to}\quad y_i = P_i\bigl(S_i(y_{i-1})\bigr),
 
-    the branch not being computed. Where the shortcut is the identity and nothing follows, it hands its input on.
+    and the branch is not computed. Where the shortcut is the identity and nothing follows, it passes its input on.
 
     Args:
         model: A model with known residual blocks.
@@ -75,9 +75,9 @@ class Deletion(BlockAttribution, PerturbationAttribution):  # type: ignore[misc]
             seed: Seed of the subsets; each depends on nothing but the seed, its ``n_deleted`` and its ``draw``.
             by_class: Count for each class too.
             perturbations_per_eval: The largest number of lesions in one forward pass; None for what memory holds.
-            checkpoint: A folder to keep what has been done in, to go on from there when stopped.
+            checkpoint: A folder to keep finished work in; a run that was stopped resumes from there.
             shard: Which part to do, (i, N) for every N-th image from the i-th on; :func:`merge` puts all N together.
-            executor: Where to do all of ``n_shards`` parts; anything with ``concurrent.futures``' interface.
+            executor: Where to run all ``n_shards`` parts; anything with the interface of ``concurrent.futures``.
             n_shards: How many parts to cut the images into for the executor.
             show_progress: Show a progress bar.
 

@@ -33,13 +33,13 @@ Method = Literal["sample", "exact", "both"]
 class EffectivePath(BlockAttribution, GradientAttribution):  # type: ignore[misc]  # Captum ships no types
     r"""The effective paths of a residual network: the lengths that carry almost all of its gradient.
 
-    The paper multiplies the number of paths of each length k through n blocks with the expected magnitude of one path's
+    The paper multiplies the number of paths of each length k through n blocks by the expected magnitude of one path's
     gradient :math:`g_k`, and finds nearly all of the total at a few short lengths, the shortest range of lengths with
 
     .. math:: \sum_{k=low}^{high} T_k \ge c \sum_{k=0}^n T_k, \qquad T_k = \binom{n}{k} \, \mathrm{E} \lVert g_k \rVert
 
-    for a coverage c. Beside it stands the exact variant, in which :math:`T_k` is the norm of the summed gradient of all
-    paths of a length, and paths may cancel.
+    for a coverage c. Next to it stands the exact variant, in which :math:`T_k` is the norm of the summed gradient of
+    all paths of a length, and paths may cancel.
 
     Args:
         model: A model with known residual blocks.
@@ -77,31 +77,31 @@ class EffectivePath(BlockAttribution, GradientAttribution):  # type: ignore[misc
         n_shards: int | None = None,
         show_progress: bool = True,
     ) -> xr.Dataset:
-        """Find the shortest range of path lengths that holds a given share of the gradient.
+        """Find the shortest range of path lengths that holds a given fraction of the gradient.
 
         Args:
-            data: A tuple ``(inputs, targets)`` or an iterable of such batches that can be gone through several times;
-                or what ``PathGradient.analyze`` returned, of either method, with all path lengths. The options that
-                say how to measure are not used then, nor is the model: the result is of the one that was measured.
-            coverage: The share of the gradient that the range holds at least.
+            data: A tuple ``(inputs, targets)`` or an iterable of such batches that can be iterated over several times;
+                or what ``PathGradient.analyze`` returned, by either method, with all path lengths. The options that say
+                how to measure are then ignored, and so is the model: the result is about the one that was measured.
+            coverage: The fraction of the gradient that the range must hold.
             method: "sample" for the paper's definition, "exact" for the exact sums, or "both".
             objective: What is differentiated: the "cross_entropy" of the labels, or the "score" (logit) of the label.
             wrt: The layer at whose input the gradient is measured; None for the model's input.
             n_draws: Number of random paths of each length.
-            rtol: Stop drawing paths of a length once their mean is known to this share of it.
+            rtol: Stop drawing paths of a length once the standard error of their mean is at most this fraction of it.
             n_bootstrap: Number of resamplings of the draws for the 95 % intervals.
             seed: Seed of the paths and of the resampling.
-            memory_limit: Bytes to take at most, roughly, for the gradients on their way.
-            checkpoint: A folder to keep what has been done in, to go on from there when stopped.
-            executor: Where to do all of ``n_shards`` parts; anything with ``concurrent.futures``' interface.
+            memory_limit: Roughly how many bytes to use at most for the gradients being carried.
+            checkpoint: A folder to keep finished work in; a run that was stopped resumes from there.
+            executor: Where to run all ``n_shards`` parts; anything with the interface of ``concurrent.futures``.
             n_shards: How many parts to cut the images into for the executor.
             show_progress: Show a progress bar.
 
         Returns:
             A Dataset over ``path_length`` with ``path_count`` and ``path_fraction``. From sampled paths also
             ``mean_gradient_norm``, ``total_gradient``, ``gradient_share`` and the scalars ``effective_low``,
-            ``effective_high`` (the ends of the range) and ``effective_path_fraction`` (the share of all paths that is
-            in it), each of the last four with a bootstrap ``..._interval`` over ``quantile``. From exact sums
+            ``effective_high`` (the ends of the range) and ``effective_path_fraction`` (the fraction of all paths that
+            is in it), each of the last four with a bootstrap ``..._interval`` over ``quantile``. From exact sums
             ``sum_gradient_norm``, ``sum_gradient_share``, ``sum_effective_low``, ``sum_effective_high`` and
             ``sum_effective_path_fraction``.
 
@@ -173,12 +173,12 @@ class EffectivePath(BlockAttribution, GradientAttribution):  # type: ignore[misc
             inputs: (N, ...) inputs.
             target: The output that is the score, as everywhere in Captum: a class, or one for each image.
             additional_forward_args: Further arguments of the model.
-            effective: What :meth:`analyze` returned, whose range is taken (the paper's where it is there, else that of
-                the exact sums); None to find one range from the exact sums of all of these inputs' own gradients, so
-                that an image's attributions depend on the others.
-            coverage: The share of the gradient that such a range holds at least; not used with ``effective``.
+            effective: What :meth:`analyze` returned, whose range is taken (the paper's if it has that, else that of the
+                exact sums); None to find one range from the exact sums of all of these inputs' gradients, so that an
+                image's attributions depend on the others.
+            coverage: The fraction of the gradient that such a range must hold; ignored with ``effective``.
             wrt: The layer at whose input the gradient is taken; None for the model's input.
-            memory_limit: Bytes to take at most, roughly, for the gradients on their way.
+            memory_limit: Roughly how many bytes to use at most for the gradients being carried.
 
         Returns:
             Gradients shaped like the inputs (or like the layer's input).

@@ -40,22 +40,23 @@ def evaluate(
     Args:
         model: A model with known residual blocks.
         data: A tuple ``(inputs, targets)`` or an iterable of such batches: inputs (N, ...), targets (N,) classes.
-        orders: (n_lesions, n_blocks) integers: at each position the index of the block that runs there, or -1
-            (deleted: only the shortcut and what follows the addition run). A block may come several times.
+        orders: (n_lesions, n_blocks) integers: at each position the index of the block that runs there, or -1 (deleted:
+            only the shortcut and what follows the addition run). A block may occur several times.
         by_class: Count for each class too (``correct_by_class``, ``total_by_class``).
         perturbations_per_eval: The largest number of lesions in one forward pass; None for what memory holds.
-        checkpoint: A folder to keep what has been done in, to go on from there when stopped.
+        checkpoint: A folder to keep finished work in; a run that was stopped resumes from there.
         shard: Which part to do, (i, N) for every N-th image from the i-th on; :func:`merge` puts all N together.
-        executor: Where to do all of ``n_shards`` parts; anything with ``concurrent.futures``' interface.
+        executor: Where to run all ``n_shards`` parts; anything with the interface of ``concurrent.futures``.
         n_shards: How many parts to cut the images into for the executor.
         show_progress: Show a progress bar.
 
     Returns:
         A Dataset over ``lesion`` with ``correct`` images, mean cross-entropy ``loss`` in nats, ``agreement`` (the
-        share of images on which the prediction is that of the whole network), ``error`` with its 95 % Wilson interval
-        ``error_low``, ``error_high``, ``order`` (lesion, position), and the scalars ``total``, ``baseline_correct``,
-        ``baseline_error``, ``baseline_loss`` of the whole network. ``attrs["block_evaluations"]`` is the number of
-        blocks computed per image for these rows, ``attrs["naive_block_evaluations"]`` what one pass per row computes.
+        fraction of images on which the prediction is that of the whole network), ``error`` with its 95 % Wilson
+        interval ``error_low``, ``error_high``, ``order`` (lesion, position), and the scalars ``total``,
+        ``baseline_correct``, ``baseline_error``, ``baseline_loss`` of the whole network. ``attrs["block_evaluations"]``
+        is the number of blocks computed per image for these rows, ``attrs["naive_block_evaluations"]`` what one pass
+        per row computes.
 
     Raises:
         TypeError: If the model or the data is of the wrong kind.

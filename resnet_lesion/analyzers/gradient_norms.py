@@ -31,7 +31,7 @@ from resnet_lesion.runs.run import Pass, Run, Seen
 ObjectiveName = Literal["cross_entropy", "score"]
 
 
-# Below this many paths at once little of their work is shared.
+# With fewer paths than this at once, they share little work.
 _FEW_PATHS = 16
 
 
@@ -39,7 +39,7 @@ _FEW_PATHS = 16
 _DEVIATION = 0.1
 
 
-# With rtol, draws are taken in rounds, the first of this many, each later one as many as all before it.
+# With rtol, draws are taken in rounds, the first of this many, each later one as many as all before it together.
 _FIRST_ROUND = 32
 
 
@@ -50,7 +50,7 @@ class GradientOptions:
     Attributes:
         objective: What is differentiated.
         wrt: The block at whose input the gradients are taken, or None for the model's input.
-        memory_limit: Bytes to take at most, roughly; None for what seems right.
+        memory_limit: Roughly how many bytes to use at most; None for a default.
 
     Raises:
         ValueError: If there is no such objective.
@@ -87,30 +87,30 @@ class Microbatch:
     capacity: int
 
 
-def microbatches(images: Pass, totals: Totals, options: GradientOptions, n_gradients: int) -> Iterator[Microbatch]:
-    """Go through the images, as many at a time as memory holds with their gradients.
+def microbatches(pass_: Pass, totals: Totals, options: GradientOptions, n_gradients: int) -> Iterator[Microbatch]:
+    """Iterate over the images, as many at a time as memory holds with their gradients.
 
     Args:
-        images: The pass over them.
+        pass_: The pass over them.
         totals: What is added up.
         options: How the gradients are taken.
         n_gradients: How many gradients are wanted at once for each image.
 
     Raises:
-        ValueError: If the model returns no logits, or the run is a share of the lesions.
+        ValueError: If the model returns no logits, or the run's shard cuts the lesions.
     """
-    network, shard = images.run.network, images.run.shard
+    network, shard = pass_.run.network, pass_.run.shard
     if shard.lesions != (0, 1):
         raise ValueError(f"expected a shard of the images only, as there are no lesions, got {shard}.")
-    trace = network.trace(images.first)
+    trace = network.trace(pass_.first)
     n_classes, capacity = trace.n_classes, gradient_capacity(network, trace, options.memory_limit)
     step = max(1, capacity // n_gradients)
-    for inputs, targets in images.batches(totals, n_classes):
+    for inputs, targets in pass_.batches(totals, n_classes):
         for start in range(0, len(inputs), step):
             chosen, labels = network.to_device(inputs[start : start + step]), targets[start : start + step]
             objective = _objective(options.objective, labels)
             yield Microbatch(chosen, objective, labels != IGNORE_INDEX, max(1, capacity // len(chosen)))
-            images.progress.update(len(chosen))
+            pass_.progress.update(len(chosen))
 
 
 def exact_norms(
@@ -129,8 +129,8 @@ def exact_norms(
         "delta": delta,
         "by_image": by_image,
     }
-    with run.images(data, "exact path gradients") as images:
-        for batch in microbatches(images, totals, options, longest + 1):
+    with run.pass_over(data, "exact path gradients") as pass_:
+        for batch in microbatches(pass_, totals, options, longest + 1):
             linear = Linearization(network, batch.inputs, batch.objective, n_gradients=longest + 1)
             gradients = batch.inputs
             for i, gradients in linear.by_length(longest, first):
@@ -149,11 +149,11 @@ def exact_norms(
         warnings.warn(
             f"the gradients of all path lengths together deviate from the ordinary gradient by {float(delta):.2g} of "
             "it: an adapter is wrong, as network.verify(inputs) and resnet_lesion.testing.check_adapter tell, or the "
-            "number type is too coarse.",
+            "dtype is too coarse.",
             stacklevel=4,
         )
     table, norms_at_input, norm_of_whole = (
-        total.cpu().numpy() / images.seen.total for total in (by_layer, at_input, of_whole)
+        total.cpu().numpy() / pass_.seen.total for total in (by_layer, at_input, of_whole)
     )
     possible = np.arange(longest + 1) <= (n - np.arange(n))[:, None]
     dataset = xr.Dataset(
@@ -177,13 +177,13 @@ def exact_norms(
         }
     )
     if per_sample:
-        image_norms = torch.cat([part.cpu() for part in by_image]).numpy()  # those from a checkpoint were there already
+        image_norms = torch.cat([part.cpu() for part in by_image]).numpy()  # those from a checkpoint were already there
         dataset["sample_sum_gradient_norm"] = variable(
             ("sample", "path_length"), image_norms, "norm of the image's summed path gradients"
         )
         i, n_shards = run.shard.data
         dataset = dataset.assign_coords(sample=i + n_shards * np.arange(len(image_norms)))
-    return dataset, images.seen
+    return dataset, pass_.seen
 
 
 def sampled_norms(
@@ -227,8 +227,8 @@ def _path_norms(
     rows: IntArray = np.where(paths, np.arange(first, len(network)), DELETED)
     ranked = np.lexsort(rows.T)  # neighbours agree on the last blocks, so that they share the work there
     sums = torch.zeros(len(paths), dtype=torch.float64, device=network.device)
-    with run.images(data, f"{len(paths)} path gradients", f"from-draw-{n_before}.") as images:
-        for batch in microbatches(images, {"sums": sums}, options, min(_FEW_PATHS, len(paths))):
+    with run.pass_over(data, f"{len(paths)} path gradients", f"from-draw-{n_before}.") as pass_:
+        for batch in microbatches(pass_, {"sums": sums}, options, min(_FEW_PATHS, len(paths))):
             linear = Linearization(network, batch.inputs, batch.objective, n_gradients=min(batch.capacity, len(paths)))
             step = ceil(len(paths) / ceil(len(paths) / batch.capacity))
             for start in range(0, len(paths), step):
@@ -238,7 +238,7 @@ def _path_norms(
                 index = torch.as_tensor(chosen, device=sums.device)
                 sums[index] += norms[plan.stream_on(sums.device)]
     _require_finite(sums, network)
-    return sums.cpu().numpy() / images.seen.total, images.seen
+    return sums.cpu().numpy() / pass_.seen.total, pass_.seen
 
 
 def _objective(name: ObjectiveName, labels: Tensor) -> Objective:
@@ -256,7 +256,7 @@ def _objective(name: ObjectiveName, labels: Tensor) -> Objective:
 
 
 def _require_finite(norms: Tensor, network: ResidualNetwork) -> None:
-    """Refuse what has left the range of the number type, which no later average would show."""
+    """Refuse what has left the range of the dtype, which no later average would show."""
     if not bool(torch.isfinite(norms).all()):
         raise ValueError(
             f"expected finite gradients, got NaN or infinity: they leave the range of {network.dtype} or of what "
@@ -272,8 +272,8 @@ def norms_of(gradients: Tensor) -> Tensor:
 
 def convergence_delta(gradients: Tensor, whole: Tensor) -> Tensor:
     """Return the norm of the difference relative to that of ``whole`` for each image, (N,)."""
-    # Not network.precision's relative_deviation, which compares the largest entries over the batch: gradients of the
-    # images that the network is sure of are smaller by orders of magnitude, and those of the others would hide them.
+    # Not network.precision's relative_deviation, which compares the largest entries over the batch: gradients of images
+    # that the network is sure of are smaller by orders of magnitude, and those of the others would hide them.
     difference = norms_of((gradients - whole)[None])[0]
     size = norms_of(whole[None])[0]
     return torch.where(size > 0, difference / size, difference)

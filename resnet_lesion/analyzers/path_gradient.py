@@ -37,11 +37,11 @@ from resnet_lesion.runs.shards import ShardLike
 
 
 class PathGradient(BlockAttribution, GradientAttribution):  # type: ignore[misc]  # Captum ships no types
-    r"""The gradient of a residual network, told apart by the length of the paths that carry it.
+    r"""The gradient of a residual network, split by the length of the paths that carry it.
 
     The gradient is a sum over all 2^n paths, each of which takes the branch or the shortcut at every block. With the
     Jacobians :math:`D_i`, :math:`J_i` and :math:`S_i` of the blocks' posts, branches and shortcuts, and those of what
-    is before and behind the blocks, A and B, the sum over all paths of length k is the coefficient of :math:`z^k` in
+    comes before and after the blocks, A and B, the sum over all paths of length k is the coefficient of :math:`z^k` in
 
     .. math:: \sum_{k=0}^n z^k G_k = B \, D_n (S_n + z J_n) \cdots D_1 (S_1 + z J_1) \, A,
 
@@ -102,12 +102,12 @@ class PathGradient(BlockAttribution, GradientAttribution):  # type: ignore[misc]
             per_sample: With "exact", give each image's norms too, as ``sample_sum_gradient_norm``.
             n_draws: With "sample", the number of random paths of each length.
             rtol: With "sample", stop drawing paths of a length once the standard error of their mean is at most this
-                share of it; ``n_draws`` is the limit then.
+                fraction of it; ``n_draws`` is then the limit.
             seed: Seed of the paths; each depends on nothing but the seed, its length and its ``draw``.
-            memory_limit: Bytes to take at most, roughly, for the gradients on their way; None for what seems right.
-            checkpoint: A folder to keep what has been done in, to go on from there when stopped.
+            memory_limit: Roughly how many bytes to use at most for the gradients being carried; None for a default.
+            checkpoint: A folder to keep finished work in; a run that was stopped resumes from there.
             shard: Which part to do, (i, N) for every N-th image from the i-th on; :func:`merge` puts all N together.
-            executor: Where to do all of ``n_shards`` parts; anything with ``concurrent.futures``' interface.
+            executor: Where to run all ``n_shards`` parts; anything with the interface of ``concurrent.futures``.
             n_shards: How many parts to cut the images into for the executor.
             show_progress: Show a progress bar.
 
@@ -115,17 +115,16 @@ class PathGradient(BlockAttribution, GradientAttribution):  # type: ignore[misc]
             For "exact", a Dataset with ``sum_gradient_norm`` (path_length), ``layer_gradient_norm`` (layer,
             path_length) at the input of each block (paths from there on; NaN where a path cannot be that long),
             ``full_gradient_norm`` of the ordinary gradient, and ``convergence_delta``: the largest relative deviation
-            of an image's gradients, all lengths together, from its ordinary gradient, which with ``max_path_length``
-            is what longer paths carry.
+            of an image's gradients, all lengths together, from its ordinary gradient, which with ``max_path_length`` is
+            what longer paths carry.
             For "sample", ``gradient_norm`` (path_length, draw), NaN where no path was drawn, ``path`` (path_length,
-            draw, layer),
-            ``mean_gradient_norm`` and its ``gradient_norm_standard_error`` (path_length) over the draws, and
-            ``n_draws`` (path_length).
+            draw, layer), ``mean_gradient_norm`` and its ``gradient_norm_standard_error`` (path_length) over the draws,
+            and ``n_draws`` (path_length).
 
         Raises:
             TypeError: If the data is of the wrong kind.
-            ValueError: If the data does not fit the model, a gradient leaves the range of the number type, or an option
-                is out of bounds.
+            ValueError: If the data does not fit the model, a gradient leaves the range of the dtype, or an option is
+                out of bounds.
 
         Example:
             >>> import resnet_lesion as rl, timm, torch
@@ -193,10 +192,10 @@ class PathGradient(BlockAttribution, GradientAttribution):  # type: ignore[misc]
             path_length: One length or several; None for all, which gives ``captum.attr.Saliency(abs=False)``.
             wrt: The layer at whose input the gradient is taken; None for the model's input.
             return_convergence_delta: Return (attributions, delta) as :meth:`compute_convergence_delta` gives it.
-            memory_limit: Bytes to take at most, roughly, for the gradients on their way.
+            memory_limit: Roughly how many bytes to use at most for the gradients being carried.
 
         Returns:
-            Gradients shaped like the inputs (or like the layer's input), in the inputs' number type.
+            Gradients shaped like the inputs (or like the layer's input), in the inputs' dtype.
 
         Raises:
             ValueError: If the inputs do not fit the model, the target does not select one score for each image, or

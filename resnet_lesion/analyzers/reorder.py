@@ -29,7 +29,7 @@ class Reorder(BlockAttribution, PerturbationAttribution):  # type: ignore[misc] 
     r"""Reorder residual blocks at test time by swapping random pairs of them.
 
     Only blocks with an identity skip whose inputs and outputs have the same shape change places; downsampling blocks
-    stay. How far an order of n blocks is from the original is its Kendall rank correlation with it,
+    stay where they are. How far an order of n blocks is from the original is its Kendall rank correlation with it,
 
     .. math:: \tau = \frac{C - D}{n (n - 1) / 2},
 
@@ -78,9 +78,9 @@ class Reorder(BlockAttribution, PerturbationAttribution):  # type: ignore[misc] 
             seed: Seed of the orders; each depends on nothing but the seed, its ``n_swaps`` and its ``draw``.
             by_class: Count for each class too.
             perturbations_per_eval: The largest number of lesions in one forward pass; None for what memory holds.
-            checkpoint: A folder to keep what has been done in, to go on from there when stopped.
+            checkpoint: A folder to keep finished work in; a run that was stopped resumes from there.
             shard: Which part to do, (i, N) for every N-th image from the i-th on; :func:`merge` puts all N together.
-            executor: Where to do all of ``n_shards`` parts; anything with ``concurrent.futures``' interface.
+            executor: Where to run all ``n_shards`` parts; anything with the interface of ``concurrent.futures``.
             n_shards: How many parts to cut the images into for the executor.
             show_progress: Show a progress bar.
 

@@ -46,27 +46,27 @@ def study(
 
     Args:
         model: A model with known residual blocks.
-        data: A tuple ``(inputs, targets)`` or an iterable of such batches that can be gone through several times.
+        data: A tuple ``(inputs, targets)`` or an iterable of such batches that can be iterated over several times.
         gradient_data: The images whose gradients are measured, the paper's training images; None for ``data``.
         n_deleted: How many blocks to delete at random; None for 1 to 20, or to one less than all of them.
         n_swaps: How many pairs of blocks to swap.
         n_draws: Number of random repetitions of each.
         n_paths: Number of random paths of each length whose gradients are measured.
         n_gradient_images: On how many of them gradients are measured; None for all. A gradient along each of the paths
-            costs far more than a prediction. They are the first, so shuffle what is sorted by class.
+            costs far more than a prediction. The first ones are taken, so shuffle data that is sorted by class.
         seed: Seed of everything random.
-        checkpoint: A folder to keep what has been done in, to go on from there when stopped.
+        checkpoint: A folder to keep finished work in; a run that was stopped resumes from there.
         shard: Which part to do, (i, N) for every N-th image from the i-th on; :func:`merge` puts all N together.
-        executor: Where to do all of ``n_shards`` parts; anything with ``concurrent.futures``' interface.
+        executor: Where to run all ``n_shards`` parts; anything with the interface of ``concurrent.futures``.
         n_shards: How many parts to cut the images into for the executor.
         show_progress: Show progress bars.
 
     Returns:
-        A DataTree with a group each: ``deletion`` (each block alone), ``random_deletion``, ``path_gradient`` (exact),
-        ``sampled_path_gradient``, ``effective_path``, ``block_statistics``, ``reorder``. A shard has no
-        ``effective_path``, which follows from all images; :func:`merge` adds it. Where paths cannot be told apart by
-        length, the three groups of paths are left out, with a warning, and where no two blocks can be swapped,
-        ``reorder``; where blocks have no skip, ``block_statistics`` too.
+        A DataTree with one group for each analysis: ``deletion`` (each block alone), ``random_deletion``,
+        ``path_gradient`` (exact), ``sampled_path_gradient``, ``effective_path``, ``block_statistics``, ``reorder``. A
+        shard has no ``effective_path``, which follows from all images; :func:`merge` adds it. Where paths cannot be
+        told apart by length, the three groups of paths are left out, with a warning, and where no two blocks can be
+        swapped, ``reorder``; where blocks have no skip, ``block_statistics`` too.
 
     Raises:
         TypeError: If the data is a one-shot iterator, or of the wrong kind.
@@ -92,7 +92,7 @@ def study(
     if as_shard(shard).lesions != (0, 1):
         raise ValueError(f"expected a shard of the images only, as gradients have no lesions, got {shard}.")
     how: RunOptions = {"shard": as_shard(shard), "checkpoint": checkpoint, "show_progress": show_progress}
-    with network.isolated():  # going through a shuffling loader draws from the global generator
+    with network.isolated():  # iterating over a shuffling loader draws from the global generator
         ((image, _),) = first_images(data, 1)
         can_swap = len(swappable_pairs(network, network.trace(image))) > 0
         has_paths = _has_paths(network, image)

@@ -1,4 +1,4 @@
-"""Which models are covered, and why not where not; found out without weights, on the meta device."""
+"""Which models are covered, and why the others are not; found out without weights, on the meta device."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from resnet_lesion.engines.linearization import Linearization
 from resnet_lesion.errors import AdapterError
 from resnet_lesion.network.residual_network import ResidualNetwork, Trace, wrap
 
-_PER_PROCESS = 16  # a process takes seconds to start, as long as that many models
+_PER_PROCESS = 16  # starting a process takes seconds, as long as that many models take
 
 
 _BATCH = 2
@@ -59,8 +59,8 @@ class Support:
 def supported(model: nn.Module | ResidualNetwork | str, input_size: Sequence[int] | None = None) -> Support:
     """Tell whether a model is covered, and if not, why.
 
-    A twin without weights runs once on torch's meta device: nothing is downloaded, and the model itself is not run. It
-    shows that each block runs once, in order. That a block computes what its adapter says is for
+    A copy without weights runs once on torch's meta device: nothing is downloaded, and the model itself is not run. It
+    shows that each block runs once, in order. Whether a block computes what its adapter says is checked by
     :meth:`ResidualNetwork.verify` and :func:`resnet_lesion.testing.check_adapter`, which need values.
 
     Args:
@@ -107,7 +107,8 @@ def supported_models(pattern: str = "*", workers: int | None = None) -> Iterator
         workers: Number of processes; default one for each core, or this one alone for a few names.
 
     Yields:
-        The answer for each name, as it is known. All of timm takes about ten minutes divided by the cores.
+        The answer for each name, as soon as it is known. All of timm takes about ten minutes divided by the number of
+        cores.
 
     Raises:
         ValueError: If no timm model has such a name.
@@ -137,7 +138,7 @@ def supported_models(pattern: str = "*", workers: int | None = None) -> Iterator
 
 
 def _known_names() -> list[str]:
-    import timm  # here, so that analysing a model of anybody's does not load all of timm
+    import timm  # here, so that analysing another model does not load all of timm
 
     return timm.list_models()
 
@@ -184,7 +185,7 @@ def _no_path_gradients(network: ResidualNetwork, size: Sequence[int], trace: Tra
     def stand_in(shape: Sequence[int]) -> Forward:
         return lambda x: x.new_empty(len(x), *shape)
 
-    # what is between the blocks tells whether they stand in a row, so they need not run again
+    # what is between the blocks tells whether they are in a row, so they need not run again
     stand_ins = map(stand_in, trace.output_shapes)
     modules = [block.module for block in network.blocks]
     try:

@@ -29,7 +29,7 @@ _NOTHING = -1  # no class's number
 
 
 class SweepOptions(TypedDict):
-    """How to count: what every sweep takes and none of the analyzers looks at."""
+    """How to count: what every sweep takes and no analyzer looks at."""
 
     by_class: bool
     perturbations_per_eval: int | None
@@ -51,13 +51,13 @@ def sweep(
         run: The run.
         data: The data.
         lesions: The lesions.
-        coords: The dimensions that they are laid out over, with their coordinates; the last one runs fastest.
-        layers_along: The dimension of the blocks' names and stages. Along "position" goes the ``order`` of each lesion.
+        coords: The dimensions that they are laid out over, with their coordinates; the last one varies fastest.
+        layers_along: The dimension of the blocks' names and stages. With "position", each lesion's ``order`` is added.
         by_class: Count for each class too.
         perturbations_per_eval: The largest number of lesions in one forward pass; None for what memory holds.
 
     Returns:
-        The Dataset, for :meth:`Run.finish` once all that belongs to it is there, and what the pass has seen.
+        The Dataset, for :meth:`Run.finish` once it is complete, and what the pass has seen.
     """
     counts, seen = _count(run, data, lesions, perturbations_per_eval)
     dataset = lesion_dataset(counts, coords, by_class=by_class)
@@ -67,10 +67,10 @@ def sweep(
 
 
 def _count(run: Run, data: Data, lesions: Lesions, perturbations_per_eval: int | None) -> tuple[Counts, Seen]:
-    """Go through the data once and count, for the whole network and each lesion."""
+    """Iterate over the data once and count, for the whole network and each lesion."""
     network = run.network
-    with run.images(data) as images, torch.no_grad():
-        trace = network.trace(images.first)
+    with run.pass_over(data) as pass_, torch.no_grad():
+        trace = network.trace(pass_.first)
         n_classes = trace.n_classes
         rows = lesions(trace) if callable(lesions) else lesions
         check_fit(network, rows, trace)
@@ -79,10 +79,10 @@ def _count(run: Run, data: Data, lesions: Lesions, perturbations_per_eval: int |
         counted = np.concatenate([whole(len(network))[None], rows[chosen]])
         chunks = Chunks(network, counted, trace, perturbations_per_eval, n_reference=1)
         tally = _Tally(len(counted), n_classes, network.device)
-        for inputs, targets in images.batches(vars(tally), n_classes):
+        for inputs, targets in pass_.batches(vars(tally), n_classes):
             for some, labels in chunks.split(inputs, targets):
                 tally.add(chunks.outputs(network.to_device(some)), labels)
-                images.progress.update(len(some))
+                pass_.progress.update(len(some))
     places = np.concatenate([[0], chosen + 1])
     evaluated = np.zeros(len(rows) + 1, dtype=bool)
     evaluated[places] = True
@@ -97,12 +97,12 @@ def _count(run: Run, data: Data, lesions: Lesions, perturbations_per_eval: int |
         evaluated=evaluated if run.shard.lesions[1] > 1 else None,
         correct_by_class=spread(tally.correct_by_class),
         agreeing=spread(tally.agreeing),
-        loss=spread(tally.loss) / images.seen.total,
+        loss=spread(tally.loss) / pass_.seen.total,
         total_by_class=tally.total_by_class.cpu().numpy(),
         block_evaluations=chunks.block_evaluations,
         naive_block_evaluations=int((rows[chosen] != DELETED).sum()),
     )
-    return counts, images.seen
+    return counts, pass_.seen
 
 
 class _Tally:

@@ -1,1 +1,1 @@
-"""One residual block, and what its adapter says of it. Below: errors."""
+"""One residual block, and what its adapter says about it. Below: errors."""

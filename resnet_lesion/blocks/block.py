@@ -34,7 +34,7 @@ class Block:
 
     @property
     def has_identity_shortcut(self) -> bool:
-        """Whether the skip hands its input on unchanged, so that blocks of equal shapes are interchangeable."""
+        """Whether the skip passes its input on unchanged, so that blocks of equal shapes are interchangeable."""
         return self.branch.shortcut is None
 
     @property
@@ -85,8 +85,8 @@ class Block:
         """Keep what the branch returns while the block runs.
 
         Yields:
-            A function to call when the block has run: it hands out the output of the branch's exit and keeps it no
-            longer. It raises an AdapterError unless the exit ran exactly once.
+            A function to call when the block has run: it returns the output of the branch's exit and stops keeping it.
+            It raises an AdapterError unless the exit ran exactly once.
         """
         kept: list[Tensor] = []
 
@@ -127,12 +127,12 @@ def has_hooks(module: nn.Module) -> bool:
 
 @contextmanager
 def replaced_forwards(forwards: Mapping[nn.Module, Callable[..., Tensor]]) -> Iterator[None]:
-    """Let each module run another function in place of its own ``forward``, and restore it on the way out.
+    """Let each module run another function in place of its own ``forward``, and restore it on exit.
 
-    A hook cannot keep the module that it hangs on from running, and a block handed an empty batch may fail (batch
+    A hook cannot keep the module that it is attached to from running, and a block given an empty batch may fail (batch
     norm in training mode, attention that reshapes). ``Module.__call__`` looks ``forward`` up on the instance, so
-    replacing it there computes no deleted branch while everybody's hooks on the block still see its whole input and
-    output.
+    replacing it there computes no deleted branch while all hooks on the block, not only ours, still see its whole input
+    and output.
     """
     before = {module: vars(module).get("forward") for module in forwards}
     try:

@@ -24,10 +24,10 @@ class Branch:
         preact: What a projection is fed: None for the block's input, else the pre-activation that makes it.
         scale: A fixed factor that follows ``exit``: a number or a :data:`Transform`; None if there is none.
         post: What follows the addition, or None.
-        skip: False for a layer of a plain network, ``y = branch(x)``: deleting it hands its input on.
+        skip: False for a layer of a plain network, ``y = branch(x)``: deleting it passes its input on.
 
     Shortcut, preact, scale and post are each a :data:`Transform`, so that a functional ReLU or a shortcut without a
-    module of its own can be said: ``post=torch.relu``.
+    module of its own can be described: ``post=torch.relu``.
 
     Raises:
         TypeError: If a part is something else.

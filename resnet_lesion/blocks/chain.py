@@ -45,7 +45,7 @@ class Residual(nn.Module):
 
 
 class Plain(nn.Module):
-    """A layer without a skip, whose output has the shape of its input. Deleting it hands its input on.
+    """A layer without a skip, whose output has the shape of its input. Deleting it passes its input on.
 
     Args:
         *steps: What the layer does, in order. Modules stay where they are in the model too.
@@ -97,8 +97,8 @@ class _Running(threading.local):
 class Arguments:
     """What a chain's module is called with besides the tensor, for steps that read it: a rotary embedding, a size.
 
-    While a chain runs, each step reads what that call was given, also the step of a block that a reordering put
-    there: the arguments belong to the position. Otherwise a step reads what its own chain was given last.
+    While a chain runs, each step reads what that call was given, even the step of a block that a reordering put there:
+    the arguments belong to the position. Otherwise a step reads what its own chain was given last.
 
     Args:
         *names: The parameters of the module's ``forward`` that the steps read. They may not depend on the images, as
@@ -128,7 +128,7 @@ class Arguments:
         if source._values is None or name not in source.names:
             raise AdapterError(
                 f"a block reads the argument {name!r}, which the model does not give here: it gives "
-                f"{list(source.names) or 'none'}. Blocks move only among those called alike, in a forward pass."
+                f"{list(source.names) or 'none'}. Move blocks only among those called alike, in a forward pass."
             )
         return source._values.get(name)
 
@@ -139,7 +139,7 @@ class Chain:
     Args:
         module: The module whose forward the links make up.
         links: The links by name, in order; :class:`Residual` and :class:`Plain` ones, and those of any class with an
-            adapter, are blocks, named ``<module's name>.<link's name>``. A link without a name has the module's.
+            adapter, are blocks, named ``<module's name>.<link's name>``. A link without a name takes the module's.
         arguments: The further arguments that the links' steps read.
 
     Example:

@@ -123,7 +123,7 @@ def load_adapters() -> None:
     for entry_point in entry_points(group=ENTRY_POINT_GROUP):
         try:
             entry_point.load()
-        except Exception as error:  # a stranger's broken package must not take everybody's blocks away
+        except Exception as error:  # a broken third-party package must not take away the blocks of all others
             warnings.warn(f"adapters {entry_point.value!r} could not be loaded: {error}", stacklevel=2)
 
 
@@ -152,7 +152,7 @@ def _branch_of_plain(_block: Plain) -> Branch:
 
 
 def no_blocks(model: nn.Module) -> str:
-    """Say of a model without known blocks what it consists of."""
+    """Say what a model without known blocks consists of."""
     own = Counter(
         type(module).__qualname__
         for module in model.modules()

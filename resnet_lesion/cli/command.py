@@ -21,7 +21,7 @@ from resnet_lesion.cli import demo, models, results, study, train
 from resnet_lesion.cli.parser import Command, Formatter, Parser
 from resnet_lesion.errors import AdapterError
 
-# what sets it in the environment: its number in malloc.h and a size, in bytes, that no tensor reaches
+# the environment variable of each setting: its number in malloc.h, and a size in bytes that no tensor reaches
 _MALLOPT = {"MALLOC_TRIM_THRESHOLD_": (-1, 2_000_000_000), "MALLOC_MMAP_THRESHOLD_": (-3, 1_000_000_000)}
 
 
@@ -29,7 +29,7 @@ _BAD_INPUT = (ValueError, TypeError, OSError, ImportError, AdapterError)
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return the parser of the whole command; ``run`` is what the subcommand does that was chosen."""
+    """Return the parser of the whole command; ``run`` is what the chosen subcommand does."""
     whole = Parser(
         prog="resnet-lesion",
         description="Which blocks and paths of a residual network matter? Lesion studies and path gradients.",
@@ -81,8 +81,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _keep_memory() -> None:
     """Let the process keep what a forward pass frees for the next one.
 
-    glibc gives memory back and pages it in anew, which takes up to a quarter of a study's time on a CPU. This is for a
-    process of our own; who uses the package from Python can set the variables that stand in the how-to page.
+    glibc returns memory to the system and pages it in again, which takes up to a quarter of a study's time on a CPU.
+    This is for a process of our own; those who use the package from Python can set the variables on the how-to page.
     """
     if sys.platform != "linux" or _MALLOPT.keys() & os.environ.keys():
         return

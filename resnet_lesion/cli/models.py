@@ -15,7 +15,7 @@ def add(commands: Any) -> None:
         commands,
         "models",
         run,
-        "tell which timm models are covered, and why not where not; downloads nothing",
+        "tell which timm models are covered, and why the others are not; downloads nothing",
         "resnet-lesion models 'resnet*'",
         "resnet-lesion models densenet121",
     )

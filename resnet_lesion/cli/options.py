@@ -1,4 +1,4 @@
-"""The options that several subcommands share, and what becomes of their values."""
+"""The options that several subcommands share, and how their values are read."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def add_data_options(command: argparse.ArgumentParser) -> Any:
-    """Add the fields of an ImageSet, but for its split, and return their group."""
+    """Add the fields of an ImageSet, except its split, and return their group."""
     workers = min(4, os.cpu_count() or 1)
     data = command.add_argument_group("data")
     data.add_argument(
@@ -26,7 +26,7 @@ def add_data_options(command: argparse.ArgumentParser) -> Any:
         "torch/cifar10, hfds/NAME",
     )
     data.add_argument("--data-dir", type=Path, metavar="DIR", help="where a named data set is, or is downloaded to")
-    data.add_argument("--download", action="store_true", help="download a torchvision data set that is not there")
+    data.add_argument("--download", action="store_true", help="download a torchvision data set that is missing")
     data.add_argument("--class-map", type=Path, metavar="FILE", help="folder names in the order of the model's outputs")
     data.add_argument(
         "--image-size", type=positive, metavar="N", help="scale images to N pixels (default: the model's)"
@@ -115,10 +115,10 @@ def check_folder(path: Path) -> None:
 
 
 def as_device(name: str | None) -> torch.device:
-    """Return the device of this name, or the best one there is, and refuse what cannot be used.
+    """Return the device of this name, or the best one available, and refuse what cannot be used.
 
     Raises:
-        ValueError: If there is no such device, it is not there, or it has no float64.
+        ValueError: If there is no such device, it is not available, or it has no float64.
     """
     import torch
 

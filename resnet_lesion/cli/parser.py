@@ -1,4 +1,4 @@
-"""The command's parsers: one line for each error, the subcommand that it is about, and the option that may be meant."""
+"""The command's parsers: each error in one line, with its subcommand and the option that may have been meant."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from resnet_lesion.checks import did_you_mean
 
 
 class Parser(argparse.ArgumentParser):
-    """Say what is wrong in one line, as the command does of everything else."""
+    """Say what is wrong in one line, as the command does for everything else."""
 
     def error(self, message: str) -> NoReturn:
-        """Print the message and leave with exit code 2."""
+        """Print the message and exit with code 2."""
         end = "" if message.endswith((".", "?")) else "."
         self.exit(2, f"resnet-lesion: {message}{end} {self.prog} --help shows what it takes.\n")
 
@@ -66,8 +66,8 @@ def add_command(
     Args:
         commands: What the whole command's ``add_subparsers`` returned.
         name: Its name.
-        run: What it does with its arguments. What takes long to import is imported there: so help and complaints
-            come at once.
+        run: What it does with its arguments. What takes long to import is imported there, so that help and error
+            messages appear at once.
         purpose: What it is for, in a sentence that begins in lower case and has no full stop.
         *examples: Lines of a shell.
 

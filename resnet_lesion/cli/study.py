@@ -52,7 +52,7 @@ def add(commands: Any) -> None:
     add_amounts(add_device_options(command))
     long = command.add_argument_group("long runs")
     long.add_argument(
-        "--run-folder", type=Path, metavar="DIR", help="keep there what is done; the same command resumes from it"
+        "--run-folder", type=Path, metavar="DIR", help="keep finished work there; the same command resumes from it"
     )
     long.add_argument(
         "--shard",

@@ -28,7 +28,7 @@ def add(commands: Any) -> None:
         commands,
         "train",
         run,
-        "train a network, all of its blocks or a random few in each mini-batch; continues where it was stopped",
+        "train a network, all of its blocks or a random few in each mini-batch; resumes where it was stopped",
         "resnet-lesion train cifar_preactresnet110 --data digits --epochs 30 --out plain/",
         "resnet-lesion train cifar_preactresnet110 --data torch/cifar10 --data-dir data/ --download \\\n"
         "      --modules-per-batch 23 --out effective/",
@@ -52,7 +52,7 @@ def add(commands: Any) -> None:
         "--stochastic-depth",
         type=float,
         metavar="P_L",
-        help="drop branches of single images; those of the last block survive with probability P_L, earlier ones more",
+        help="drop branches of single images; the last block's survive with probability P_L, earlier ones more often",
     )
     how = add_device_options(command)
     how.add_argument("--epochs", type=positive, default=recipe.epochs, metavar="N", help="passes through the data")
@@ -68,7 +68,7 @@ def add(commands: Any) -> None:
         commands,
         "reproduce",
         reproduce,
-        "train the paper's networks and run all of its experiments; continues where it was stopped",
+        "train the paper's networks and run all of its experiments; resumes where it was stopped",
         "resnet-lesion reproduce --data digits --epochs 30 --out reproduction/",
         "resnet-lesion reproduce --data torch/cifar10 --data-dir data/ --download --amp --out cifar10/",
     )
@@ -86,7 +86,7 @@ def add(commands: Any) -> None:
 
 def _add_out(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "--out", type=Path, required=True, metavar="DIR", help="where to write; a run there is continued"
+        "--out", type=Path, required=True, metavar="DIR", help="where to write; a run there is resumed"
     )
 
 
@@ -132,7 +132,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def reproduce(args: argparse.Namespace) -> None:
-    """Run all of the paper's experiments; write the result and its figures, and print what became of its claims."""
+    """Run all of the paper's experiments; write the result and its figures, and print how its claims fared."""
     device = as_device(args.device)
     from resnet_lesion.loading.images import Source
     from resnet_lesion.paper.reproduction import reproduce

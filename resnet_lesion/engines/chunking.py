@@ -46,7 +46,7 @@ class Chunks:
         orders: (n_rows, n_blocks) order rows.
         trace: The shapes of the blocks' inputs and outputs.
         perturbations_per_eval: The largest number of rows in one forward pass; None for as many as there are.
-        n_reference: How many of the first rows are there for comparison only and not counted as work asked for.
+        n_reference: How many of the first rows are there for comparison only and not counted as requested work.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class Chunks:
             except RuntimeError:
                 if len(rows) == 1:
                     raise
-                # what goes round the blocks, as in cross stages, has one row for each image where streams have several
+                # what bypasses the blocks, as in cross stages, has one row for each image where streams have several
                 self._chunks[i : i + 1] = [self._chunk(row[None]) for row in rows]
                 continue
             if outputs is None:

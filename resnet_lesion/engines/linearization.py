@@ -1,9 +1,9 @@
 """The backward engine: many gradients through one linearised network, block by block.
 
 A forward pass is cut open at the blocks. Each block is then a linear map on gradients, given by three vector-Jacobian
-products: of what follows the addition (post), of the branch and of the shortcut. A gradient is carried through them on
-its own terms: for every path length at once, or along many paths at once. Only each block's input is kept at first;
-its graph is built when gradients arrive, and kept only where more will follow.
+products: of what follows the addition (post), of the branch and of the shortcut. Gradients are carried through them for
+every path length at once, or along many paths at once. Only each block's input is kept at first; its graph is built
+when gradients arrive, and kept only where more will follow.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ Objective = Callable[[Tensor], Tensor]
 _ELEMENTS = {"cpu": 2**19, "cuda": 2**25}
 
 
-# The longest paths' gradients are so small that float32 would lose their digits, and slow, so all are carried times a
-# power of two, which changes no digit of the others.
+# The gradients of the longest paths are so small that float32 would lose their digits and be slow, so all are carried
+# multiplied by a power of two, which changes no digit of the others.
 _SCALE = 2.0**40
 
 
@@ -55,14 +55,14 @@ class Linearization:
         inputs: (N, ...) inputs on the model's device.
         objective: What is differentiated; the images' values are summed, so each image's gradient is its own.
         args: Further arguments of the model.
-        n_gradients: About how many gradients will be carried at once.
+        n_gradients: Roughly how many gradients will be carried at once.
 
     Attributes:
-        scale: What all gradients are multiplied with on their way; divide by it in the end.
+        scale: What all gradients are multiplied by while they are carried; divide by it in the end.
 
     Raises:
         AdapterError: If the model does not run its blocks once each in order.
-        PathsError: If the model is a plain network, or its blocks do not stand in a row.
+        PathsError: If the model is a plain network, or its blocks are not in a row.
         ValueError: If the model has gradient checkpointing switched on.
     """
 
@@ -108,7 +108,7 @@ class Linearization:
         leaf = _repeated(inputs, lanes).requires_grad_()
         last = leaf
         leaves: list[Tensor] = []  # the blocks' outputs
-        # before block 0, between the blocks, behind the last; None where a block's output is the next one's input
+        # before block 0, between the blocks, after the last; None where a block's output is the next one's input
         links: list[_Link | None] = []
 
         def linking(y: Tensor) -> Forward:
@@ -207,7 +207,7 @@ class BlockGraph:
     Args:
         block: The block.
         x: (N, ...) its input.
-        n_gradients: About how many gradients will be carried at once.
+        n_gradients: Roughly how many gradients will be carried at once.
 
     Raises:
         AdapterError: If the branch's exit does not run once.
@@ -260,7 +260,7 @@ def full_gradient(
 def at_output(output: Tensor, objective: Objective) -> Tensor:
     """Return the objective's gradient at the model's output, (N, ...), in float32 at least.
 
-    What is carried on from here is kept in float32 at least: half precision has too few digits and too small a range.
+    From here on, everything is kept in float32 at least: half precision has too few digits and too small a range.
     """
     leaf = output.detach().requires_grad_()
     with torch.enable_grad():
@@ -270,14 +270,14 @@ def at_output(output: Tensor, objective: Objective) -> Tensor:
 
 
 def in_range(gradients: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
-    """Bring gradients into the range of a number type.
+    """Bring gradients into the range of a dtype.
 
     Args:
         gradients: (K, N, ...) gradients.
-        dtype: The number type that a graph takes.
+        dtype: The dtype that a graph takes.
 
     Returns:
-        The gradients in that type and, where the graph computes in float16, whose numbers end at 6e-8 and 65504,
+        The gradients in that dtype and, where the graph computes in float16, whose numbers range from 6e-8 to 65504,
         (K, N) exponents e: each image's largest entry was brought close to 1 by division by 2^e, which changes no
         digit. Else None.
     """
@@ -293,7 +293,7 @@ def path_plan(paths: IntArray) -> Plan:
 
 
 def _pull_back(output: Tensor, leaf: Tensor, gradients: Tensor, out: Tensor | None = None) -> Tensor:
-    """Multiply gradients (K, N, ...) at an output with its Jacobian; the graph holds several copies of the N images."""
+    """Multiply gradients (K, N, ...) at an output by its Jacobian; the graph holds several copies of the N images."""
     n = gradients.shape[1]
     lanes = len(leaf) // n
     result = gradients.new_empty(*gradients.shape[:2], *leaf.shape[1:]) if out is None else out
@@ -319,7 +319,7 @@ def _over(numbers: Tensor, gradients: Tensor) -> Tensor:
 
 
 def _require_a_row(network: ResidualNetwork, leaf: Tensor, leaves: list[Tensor], fed: list[Tensor | None]) -> None:
-    """Refuse a model in which something goes round the blocks: each may be fed by the one before it only."""
+    """Refuse a model in which something bypasses the blocks: each may be fed only by the one before it."""
     cut = [leaf, *leaves]
     for i, value in enumerate(fed):
         if value is None:
@@ -329,8 +329,8 @@ def _require_a_row(network: ResidualNetwork, leaf: Tensor, leaves: list[Tensor],
             where = repr(network.layers[i]) if i < len(network) else "the model's output"
             raise PathsError(
                 f"expected blocks in a row, but what reaches {where} does not come from the block before it alone: "
-                "some paths go round the blocks (as in cross stages and parallel streams), and their lengths cannot be "
-                "told. Deletion, Reorder, evaluate and routed work on this model."
+                "some paths bypass the blocks (as in cross stages and parallel streams), and their lengths cannot be "
+                "told apart. Deletion, Reorder, evaluate and routed work on this model."
             )
 
 

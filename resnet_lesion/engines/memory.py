@@ -9,30 +9,30 @@ from resnet_lesion.network.residual_network import ResidualNetwork, Trace
 
 _DEVICE_SHARE = 0.5
 
-# On a CPU, tensors of some dozen MiB are fastest: larger ones fall out of the caches and are paged in anew each time.
+# On a CPU, tensors of a few dozen MiB are fastest: larger ones fall out of the caches and are paged in again each time.
 _CPU_BYTES = 2**27
 
-# Carrying gradients through a block keeps about this many tensors for each of them alive.
+# Carrying gradients through a block keeps about this many tensors alive for each of them.
 _LIVE_TENSORS = 4
 
 
 def memory_budget(network: ResidualNetwork, cpu_bytes: int) -> int:
-    """Return how many bytes of activations to hold at once: a share of a GPU's free memory, or ``cpu_bytes``."""
+    """Return how many bytes of activations to hold at once: a fraction of a GPU's free memory, or ``cpu_bytes``."""
     if network.device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(network.device)
-        # what torch keeps of what it has used before is free too
+        # memory that torch keeps to use again is free too
         kept = torch.cuda.memory_reserved(network.device) - torch.cuda.memory_allocated(network.device)
         return int(_DEVICE_SHARE * (free + kept))
     return cpu_bytes
 
 
 def gradient_capacity(network: ResidualNetwork, trace: Trace, memory_limit: int | None) -> int:
-    """Return how many gradients of one image may be on their way through the network at once; at least one.
+    """Return how many gradients of one image may be carried through the network at once; at least one.
 
     Args:
         network: The network.
         trace: The shapes of the blocks' inputs and outputs.
-        memory_limit: Bytes to take at most, roughly; None for what seems right.
+        memory_limit: Roughly how many bytes to use at most; None for a default.
 
     Raises:
         ValueError: If the limit is not positive.

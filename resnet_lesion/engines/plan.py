@@ -50,7 +50,7 @@ class Plan:
         self._on_device: Tensor | None = None
 
     def stream_on(self, device: torch.device) -> Tensor:
-        """Return ``stream`` on a device; copied there once, as a copy for every pass would wait for it."""
+        """Return ``stream`` on a device; copied there once, as every pass would wait for a copy of its own."""
         if self._on_device is None or self._on_device.device != device:
             self._on_device = torch.as_tensor(self.stream, device=device)
         return self._on_device

@@ -72,7 +72,7 @@ def forward_lesions(network: ResidualNetwork, plan: Plan, inputs: Tensor, *args:
         got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
         raise AdapterError(
             f"expected one tensor with {plan.n_streams[-1]} x {n} rows from the model, got {got}: it changes its batch "
-            "dimension behind the blocks."
+            "dimension after the blocks."
         )
     streams = output.reshape(-1, n, *output.shape[1:])
     return streams[plan.stream_on(output.device)]

@@ -32,8 +32,8 @@ class ZipReader:
 
     Args:
         path: The file.
-        split: Which of its top folders to read, if it has such.
-        class_map: A file with the names of the classes, one a line; default the names there are, in timm's order.
+        split: Which of its top folders to read, if it has any.
+        class_map: A file with the names of the classes, one a line; default the names found, in timm's order.
 
     Raises:
         ValueError: If there are no images, or none of the split.
@@ -65,7 +65,7 @@ class ZipReader:
     def __getitem__(self, index: int) -> tuple[io.BytesIO, int]:
         name, label = self.samples[index]
         if self._archive is None or self._opened_by != os.getpid():
-            # each process opens its own: those that are forked would share the place in the file
+            # each process opens its own: forked ones would share the position in the file
             self._archive, self._opened_by = zipfile.ZipFile(self._path), os.getpid()
         return io.BytesIO(self._archive.read(name)), label
 
@@ -82,7 +82,7 @@ class ZipReader:
 
 
 class Files(Dataset[tuple[Any, int]]):
-    """Image files, as in timm's ImageDataset, but that one counts the next image twice where one cannot be read.
+    """Image files, as timm's ImageDataset, which however counts the next image twice where one cannot be read.
 
     Args:
         reader: timm's reader of (file, label).
@@ -106,7 +106,7 @@ class Files(Dataset[tuple[Any, int]]):
         except Exception as error:  # whatever a damaged file makes Pillow and zipfile raise
             if not self._skip_unreadable:
                 raise OSError(
-                    f"the image {name!r} cannot be read: {error}. Mend or delete it, or leave such images out with "
+                    f"the image {name!r} cannot be read: {error}. Repair or delete it, or leave such images out with "
                     "skip_unreadable=True."
                 ) from error
             image, label = Image.new("RGB", (SMALL, SMALL)), IGNORE_INDEX

@@ -31,7 +31,7 @@ class ImageSet:
             names it, such as ``torch/cifar10``. A folder or zip file may have its splits as subfolders.
         split: Which split.
         data_dir: Where a named data set is, or is downloaded to.
-        download: Download a torchvision data set that is not there.
+        download: Download a torchvision data set that is missing.
         class_map: A file with the names of the subfolders in the order of the model's outputs.
         batch_size: Images in a batch.
         workers: Number of loading processes.
@@ -57,9 +57,9 @@ class ImageSet:
             A data set of (image, label) as timm's, or a TensorDataset of the digits.
 
         Raises:
-            FileNotFoundError: If there are no such data.
-            ValueError: If they have no such split, or cannot be read, ``class_map`` has other names, or the digits are
-                to be scaled.
+            FileNotFoundError: If there is no such data.
+            ValueError: If it has no such split, or cannot be read, ``class_map`` has other names, or the digits are to
+                be scaled.
         """
         data, path = self.data, Path(self.data)
         if data == "digits":
@@ -115,7 +115,7 @@ class ImageSet:
         return len(names)
 
     def loading(self, device: torch.device) -> dict[str, Any]:
-        """Return what the loaders of :mod:`resnet_lesion.loading.loaders` are to know."""
+        """Return what the loaders of :mod:`resnet_lesion.loading.loaders` need to know."""
         return {"batch_size": self.batch_size, "workers": self.workers, "device": device}
 
     def __str__(self) -> str:
@@ -154,7 +154,7 @@ class Source(ImageSet):
         return ImageSet(**common)
 
     def training(self, model: nn.Module, device: torch.device) -> Any:
-        """Return a loader of shuffled, changed training images."""
+        """Return a loader of shuffled, augmented training images."""
         return training_loader(self.open(), model, **self.loading(device))
 
     def unchanged(self, model: nn.Module, device: torch.device, seed: int = 0) -> Any:
@@ -170,9 +170,9 @@ class Source(ImageSet):
 
 
 def _check_class_map(class_map: Path, folders: Sequence[str]) -> None:
-    """Refuse a class map with names that are no folder's beside folders that have none: it may well be a misspelling.
+    """Refuse a class map that has names without a folder while some folders have no line: probably a misspelling.
 
-    A map of some of the folders chooses those, and one of more classes than there are images of is right too.
+    A map of some of the folders selects those, and one with more classes than there are images of is valid too.
     """
     from timm.data.readers.class_map import load_class_map
 
@@ -181,13 +181,13 @@ def _check_class_map(class_map: Path, folders: Sequence[str]) -> None:
     wrong = sorted(set(known) - set(folders))
     if unknown and wrong:
         raise ValueError(
-            f"expected names of subfolders in class_map={str(class_map)!r}, got {wrong[0]!r}, which is none, and no "
+            f"expected names of subfolders in class_map={str(class_map)!r}, got {wrong[0]!r}, which is not one, and no "
             f"line for {unknown[0]!r}."
         )
 
 
 def _has_splits(data: str, *names: str) -> bool:
-    """Tell whether data have splits, of these names or the usual ones, or are a folder or zip file of classes."""
+    """Tell whether data has splits, of these names or the usual ones, or is a folder or zip file of classes."""
     path, splits = Path(data), {*SPLITS, *names}
     if path.is_dir():
         return any((path / name).is_dir() for name in splits)

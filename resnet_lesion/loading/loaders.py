@@ -1,4 +1,4 @@
-"""Loaders of images as a model expects them: in order, some of them, or shuffled and changed."""
+"""Loaders of images as a model expects them: in order, some of them, or shuffled and augmented."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-SMALL = 64  # pixels up to which images are shifted as He et al. do on CIFAR, rather than cut out at random scales
+SMALL = 64  # pixels up to which images are shifted as He et al. do on CIFAR, rather than cropped at random scales
 
 
 def choose_samples(size: int, num_samples: int | None, seed: int) -> list[int]:
@@ -25,11 +25,11 @@ def choose_samples(size: int, num_samples: int | None, seed: int) -> list[int]:
         seed: Seed of the choice.
 
     Returns:
-        Their indices in random order, so that the first few are a random sample too, also of a data set that is sorted
+        Their indices in random order, so that the first few are a random sample too, even of a data set that is sorted
         by class.
 
     Raises:
-        ValueError: If there are not so many.
+        ValueError: If there are not that many.
     """
     num_samples = size if num_samples is None else num_samples
     if not 1 <= num_samples <= size:
@@ -91,11 +91,12 @@ def shuffled_loader(
 
 
 def training_loader(dataset: Any, model: nn.Module, *, batch_size: int, workers: int, device: torch.device) -> Any:
-    """Return timm's loader of shuffled images, each shifted or cut out at random and, but for digits, mirrored.
+    """Return timm's loader of shuffled images, each shifted or cropped at random and, except for digits, flipped.
 
-    Images of up to 64 pixels are padded by an eighth of their size and cut out again (He et al. 2015, section 4.2);
-    larger ones are cut out at random scales, as timm does by default. The last images that fill no batch are left out.
-    The loading processes end with the epoch, so that each epoch's images follow from the random state at its beginning.
+    Images of up to 64 pixels are padded by an eighth of their size and cropped again (He et al. 2015, section 4.2);
+    larger ones are cropped at random scales, as timm does by default. The last images, if they do not fill a batch, are
+    left out. The loading processes end with the epoch, so that each epoch's images follow from the random state at its
+    beginning.
     """
     from torchvision import transforms
 

@@ -1,4 +1,4 @@
-"""Networks by name: with trained weights or with new ones, and where their weights go."""
+"""Networks by name: with trained weights or with new ones, and where their weights are kept."""
 
 from __future__ import annotations
 
@@ -37,7 +37,8 @@ def model_by_name(
 
     Raises:
         FileNotFoundError: If there is no such checkpoint.
-        ValueError: If timm has no such model, the weights cannot be loaded or do not fit, or the options contradict.
+        ValueError: If timm has no such model, the weights cannot be loaded or do not fit, or the options contradict
+            each other.
     """
     import timm
 
@@ -47,10 +48,10 @@ def model_by_name(
         raise FileNotFoundError(f"there is no file {str(checkpoint)!r} for checkpoint=.")
     pretrained = pretrained and checkpoint is None
     if num_classes is not None and pretrained:
-        raise ValueError("num_classes= replaces the trained classifier by a random one: pass checkpoint= with it.")
+        raise ValueError("num_classes= replaces the trained classifier with a random one: pass checkpoint= with it.")
     architecture, _, tag = name.partition(".")
     if ":" not in name and not timm.is_model(architecture):
-        known = did_you_mean(architecture, timm.list_models()) or " timm.list_models('*resnet*') lists those there are."
+        known = did_you_mean(architecture, timm.list_models()) or " timm.list_models('*resnet*') lists those it has."
         raise ValueError(f"timm has no model {architecture!r}.{known}")
     size = {} if image_size is None else {"input_size": (3, image_size, image_size)}
     try:
@@ -68,7 +69,7 @@ def model_by_name(
             raise
         raise ValueError(
             f"the pretrained weights of {name} could not be loaded: {error} "
-            "Use checkpoint= for weights that are here, or pretrained=False for random ones."
+            "Use checkpoint= for local weights, or pretrained=False for random ones."
         ) from error
     if pretrained:
         return model
@@ -111,12 +112,12 @@ def untrained(
 
     Args:
         name: A name that ``timm.create_model`` takes.
-        dataset: What it will be trained on: of the digits it takes the size, of images its own.
+        dataset: What it will be trained on: for the digits it takes their size, for images its own.
         num_classes: Number of outputs.
         seed: Seed of the weights.
         stochastic_depth: The probability that the last block's branch survives; it falls linearly from 1 at the first.
             This is timm's drop path: a branch survives or not for each image on its own, and is divided by its
-            probability meanwhile, so that nothing is rescaled afterwards.
+            probability in training, so that nothing is rescaled afterwards.
         image_size: Height and width, in pixels, that images are scaled to; None for what the model expects.
 
     Returns:
@@ -124,7 +125,7 @@ def untrained(
 
     Raises:
         ValueError: If there is no such model, it has no stochastic depth, the probability is out of bounds, or the
-            images are digits, which have their size.
+            images are digits, whose size is fixed.
 
     References:
         Huang et al. 2016, "Deep Networks with Stochastic Depth" (arXiv:1603.09382).
@@ -158,7 +159,7 @@ def untrained(
 
 
 def with_own_weights(model: nn.Module) -> nn.Module:
-    """Take the tag of timm's pretrained weights from a timm model, so that no result is said to be of those."""
+    """Remove the tag of timm's pretrained weights from a timm model, so that no result claims to be of those."""
     config: Any = model.pretrained_cfg
     config["tag"] = ""
     return model

@@ -57,12 +57,12 @@ def watch(
         for i, block in enumerate(blocks):
             stack.enter_context(block.module.register_forward_pre_hook(partial(before, i), with_kwargs=True))
             stack.enter_context(block.module.register_forward_hook(partial(after, i)))
-        output = run(model, inputs, *args)
+        output = run_model(model, inputs, *args)
     check_run_order(ran, [block.layer for block in blocks])
     return output
 
 
-def run(model: nn.Module, inputs: Tensor, *args: object) -> object:
+def run_model(model: nn.Module, inputs: Tensor, *args: object) -> object:
     """Run a model, saying what was expected where it does not take the inputs."""
     try:
         return model(inputs, *args)
@@ -87,14 +87,14 @@ def check_run_order(ran: Sequence[int], layers: Sequence[str]) -> None:
 
 
 def version_of(x: Tensor) -> int:
-    """Return how often a tensor was written to; always 0 in inference mode, where nobody counts."""
+    """Return how often a tensor was written to; always 0 in inference mode, where nothing is counted."""
     return 0 if x.is_inference() else x._version
 
 
 def overwrites_input(block: Block) -> AdapterError:
     """Make the error for a block that works in place on its input.
 
-    Its shortcut hands on what the branch left there, so that the block without its branch is another function.
+    Its shortcut passes on what the branch left there, so that the block without its branch is another function.
     """
     return AdapterError(
         f"block {block.layer!r} ({type(block.module).__name__}) overwrites its input, which its shortcut and other "

@@ -20,9 +20,9 @@ _all_locks = threading.Lock()
 
 @contextmanager
 def isolated(model: nn.Module) -> Iterator[None]:
-    """Put the model into eval mode, then give every module its own training flag and the random states back.
+    """Put the model into eval mode, then restore every module's training flag and the random states.
 
-    An analysis replaces functions of the model, so another thread that would analyse the same one waits.
+    An analysis replaces functions of the model, so another thread that wants to analyse the same one waits.
     """
     with _lock(model), preserved_flags(model), preserved_randomness():
         model.eval()
@@ -36,7 +36,7 @@ def _lock(model: nn.Module) -> threading.RLock:
 
 @contextmanager
 def preserved_flags(model: nn.Module) -> Iterator[None]:
-    """Give every module its own training flag back, also after an exception."""
+    """Restore every module's own training flag, also after an exception."""
     training = {module: module.training for module in model.modules()}
     try:
         yield
@@ -47,7 +47,7 @@ def preserved_flags(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def preserved_randomness() -> Iterator[None]:
-    """Give the random states back, also after an exception.
+    """Restore the random states, also after an exception.
 
     Iterating a DataLoader draws from the global generator and a data set's transforms may use any of the others, so
     all of them are restored.

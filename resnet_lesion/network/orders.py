@@ -1,6 +1,6 @@
 """Lesions as integer rows: at each position the index of the block that runs there, or -1 for a deleted one.
 
-A random draw depends on nothing but its seed and its own coordinates, so that any one of them can be made again alone,
+A random draw depends on nothing but its seed and its own coordinates, so that any one of them can be drawn again alone,
 on any device and in any shard.
 """
 
@@ -63,7 +63,7 @@ def swap_random(pairs: ArrayLike, n_blocks: int, n_swaps: int, *, seed: int, dra
     Args:
         pairs: (n_pairs, 2) positions that may be swapped.
         n_blocks: Number of blocks.
-        n_swaps: Number of swaps; the same pair may come twice.
+        n_swaps: Number of swaps; the same pair may occur twice.
         seed: Seed of the whole experiment.
         draw: Number of this repetition.
     """
@@ -74,10 +74,10 @@ def swap_random(pairs: ArrayLike, n_blocks: int, n_swaps: int, *, seed: int, dra
 
 
 def generator(seed: int, *coordinates: int) -> np.random.Generator:
-    """Return a generator of its own for a seed and the coordinates of what is drawn.
+    """Return a separate generator for a seed and the coordinates of what is drawn.
 
     Raises:
-        TypeError: If the seed is not an integer; None would draw anew each time.
+        TypeError: If the seed is not an integer; None would draw differently each time.
         ValueError: If it is negative.
     """
     if not isinstance(seed, int | np.integer):

@@ -1,7 +1,7 @@
 """How many paths a residual network has, by length: exact combinatorics.
 
 Each path takes the branch or the shortcut at each of n blocks, so 2^n paths have binomially distributed lengths. All
-shares are quotients of exact integers, correctly rounded, for any n.
+fractions are quotients of exact integers, correctly rounded, for any n.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def path_counts(n: int) -> xr.DataArray:
 
 
 def path_fraction(n: int) -> xr.DataArray:
-    r"""Return the share of each path length among all paths, :math:`\binom{n}{k} / 2^n`: Binomial(n, 1/2).
+    r"""Return the fraction of all paths that have each length, :math:`\binom{n}{k} / 2^n`: Binomial(n, 1/2).
 
     Args:
         n: Number of blocks.
@@ -72,7 +72,7 @@ def path_fraction(n: int) -> xr.DataArray:
 
 
 def remaining_fraction(n: int, n_deleted: int | Iterable[int]) -> xr.DataArray:
-    r"""Return the share of the paths of each length that remain after deleting blocks.
+    r"""Return the fraction of the paths of each length that remain after deleting blocks.
 
     With d of n blocks deleted, these are :math:`\binom{n-d}{k} / \binom{n}{k}` of the paths through k blocks.
 

@@ -12,13 +12,13 @@ from torch import Tensor
 Autocast: TypeAlias = torch.dtype | Literal["tf32"] | None
 
 
-# A block put together from its parts does what it does itself, perhaps in another order: some roundings apart.
+# A block put together from its parts does what it does itself, perhaps in another order: a few rounding errors apart.
 _ROUNDINGS = 16
 
 
 @contextmanager
 def precision(device: torch.device, autocast: Autocast) -> Iterator[None]:
-    """Run convolutions and matrix products in this precision, and give the global settings back."""
+    """Run convolutions and matrix products in this precision, and restore the global settings."""
     if autocast is None:
         yield
     elif isinstance(autocast, str):
@@ -33,7 +33,7 @@ def precision(device: torch.device, autocast: Autocast) -> Iterator[None]:
 def _tf32() -> Iterator[None]:
     matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
     flags: list[Any] = [matmul, cudnn]
-    # torch 2.9 and later has names for the same settings, which setting the flags back does not restore
+    # torch 2.9 and later have names for the same settings, which setting the flags back does not restore
     named: list[Any] = [matmul, cudnn.conv, cudnn.rnn] if hasattr(cudnn, "conv") else []
     before = [flag.allow_tf32 for flag in flags], [part.fp32_precision for part in named]
     try:
@@ -50,7 +50,7 @@ def _tf32() -> Iterator[None]:
 def rounding_unit(autocast: Autocast, dtype: torch.dtype) -> float:
     """Return the distance from 1 to the next larger number in what is computed in: autocast's precision or the dtype.
 
-    TensorFloat-32 has 10 bits behind the point.
+    TensorFloat-32 has 10 bits after the binary point.
     """
     return 2.0**-10 if isinstance(autocast, str) else torch.finfo(autocast or dtype).eps
 

@@ -40,7 +40,7 @@ class Trace:
         """Number of the model's logits for each image.
 
         Raises:
-            ValueError: If the model returns something else than a row of logits for each image.
+            ValueError: If the model returns anything but a row of logits for each image.
         """
         if self.output.ndim != 2:
             raise ValueError(f"expected logits (N, classes) from the model, got {tuple(self.output.shape)}.")
@@ -54,7 +54,7 @@ class ResidualNetwork:
         model: The model itself, unchanged.
         blocks: Its residual blocks, in forward order.
         chains: The modules that hold several blocks in one forward, which are opened while it is analysed.
-        attrs: What results say of the network besides what its model shows; each a str or a number.
+        attrs: What results say about the network beyond what its model shows; each a str or a number.
 
     Example:
         >>> import resnet_lesion as rl, timm, torch
@@ -286,7 +286,7 @@ class ResidualNetwork:
 
     @contextmanager
     def isolated(self) -> Iterator[None]:
-        """Put the model into eval mode and open its chains; on the way out it is as it was, and so is randomness."""
+        """Put the model into eval mode and open its chains; on exit it is as it was, and so are the random states."""
         with isolated(self.model), self._opened():
             yield
 
@@ -318,8 +318,8 @@ class ResidualNetwork:
             last bit.
 
         Raises:
-            AdapterError: If a block deviates, its exit runs more or less than once, or the blocks do not run once
-                each in order.
+            AdapterError: If a block deviates, its exit does not run exactly once, or the blocks do not run once each in
+                order.
             ValueError: If the model does not take these inputs, or they are not finite.
 
         Example:
@@ -369,7 +369,7 @@ class ResidualNetwork:
             if not len(x) == len(y) == len(inputs):
                 raise AdapterError(
                     f"expected {len(inputs)} rows at block {self.layers[i]!r}, one for each image, got {len(x)} and "
-                    f"behind it {len(y)}: the model changes its batch dimension, along which lesions are stacked."
+                    f"after it {len(y)}: the model changes its batch dimension, along which lesions are stacked."
                 )
             shapes.append((tuple(x.shape[1:]), tuple(y.shape[1:])))
 

@@ -16,7 +16,7 @@ from resnet_lesion.errors import AdapterError
 
 
 def route(stack: ExitStack, blocks: Sequence[Block], path: NDArray[np.bool_]) -> None:
-    """Hang hooks on the blocks that cut the gradient of whatever is not on the path; the stack removes them."""
+    """Attach hooks to the blocks that cut the gradient of whatever is not on the path; the stack removes them."""
     for block, through_branch in zip(blocks, path, strict=True):
         if not through_branch:
             stack.enter_context(block.part(block.branch.exit).register_forward_hook(_detach_output))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from resnet_lesion.blocks.block import Block
 from resnet_lesion.blocks.chain import Chain
 from resnet_lesion.errors import HOW_TO, AdapterError
-from resnet_lesion.network.forward_pass import run, watch
+from resnet_lesion.network.forward_pass import run_model, watch
 from resnet_lesion.network.precision import relative_deviation, within_rounding
 
 
@@ -65,7 +65,7 @@ def verify_chains(model: nn.Module, chains: Sequence[Chain], inputs: Tensor) -> 
     with ExitStack() as stack:
         for chain in chains:
             stack.enter_context(chain.module.register_forward_hook(partial(keep, chain), with_kwargs=True))
-        run(model, inputs)
+        run_model(model, inputs)
     deviations = []
     for chain, x, args, named, y in seen:
         try:

@@ -1,4 +1,4 @@
-"""Do two networks err equally often? Tests on the same test images, over several trainings."""
+"""Do two networks have the same error rate? Tests on the same test images, over several trainings."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ def compare(
 ) -> xr.Dataset:
     """Compare how often two networks, each trained several times, get the same test images right.
 
-    Two questions, two tests. McNemar's exact test asks of one training of each whether the images on which they
-    disagree fall to both sides equally; it says nothing about another training. Welch's t-test asks of the errors of
-    all trainings whether the two ways of training differ on average.
+    Two questions, two tests. McNemar's exact test asks of one training of each whether either is right on half of the
+    images on which they disagree; it says nothing about another training. Welch's t-test asks of the errors of all
+    trainings whether the two ways of training differ on average.
 
     Args:
         a: For each training of the first network, whether it is right on each image: (n_images,).
-        b: The same of the second; the i-th training is set against the i-th of ``a``.
+        b: The same for the second; the i-th training is set against the i-th of ``a``.
         names: What the two are called.
 
     Returns:
@@ -50,7 +50,7 @@ def compare(
     """
     if len({len(right) for right in [*a, *b]}) != 1 or len(a) != len(b):
         raise ValueError(
-            f"expected as many trainings of the one as of the other, on the same images, got "
+            "expected equally many trainings of both networks, on the same images, got "
             f"{[len(right) for right in a]} and {[len(right) for right in b]} images."
         )
     right = np.array([a, b])  # (network, seed, image)
@@ -90,13 +90,13 @@ def compare(
 def _welch(wrong: NDArray[np.int64]) -> tuple[float, float]:
     """Return half the 95 % interval of the difference of means, and the p value.
 
-    Of whole numbers, as only their equality is exact.
+    Computed from whole numbers, as only their equality is exact.
     """
     if wrong.shape[1] < 2:
         return np.nan, np.nan
     if not wrong.var(1, ddof=1).any():
         return 0.0, 1.0 if wrong[0, 0] == wrong[1, 0] else 0.0
-    # scipy warns where the trainings of one network err equally often, which leaves nothing in doubt here
+    # scipy warns where all trainings of one network have the same error, which leaves nothing in doubt here
     with warnings.catch_warnings(action="ignore", category=RuntimeWarning):
         test: Any = ttest_ind(wrong[1], wrong[0], equal_var=False)
     interval = test.confidence_interval()

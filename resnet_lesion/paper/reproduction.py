@@ -38,8 +38,8 @@ class Subject:
 
     Attributes:
         model: Its name in timm.
-        changes: What of the recipe is its own.
-        stochastic_depth: Survival probability of its last block, if it is trained so.
+        changes: Where its recipe differs from the common one.
+        stochastic_depth: Survival probability of its last block, if it is trained with stochastic depth.
         repeated: Whether it is trained from several seeds, for the comparison of errors.
     """
 
@@ -79,15 +79,15 @@ def reproduce(
 
     Args:
         source: The images.
-        out: A folder for weights, checkpoints and logs. What is there already is not trained again, and must be of the
-            same data and recipe.
+        out: A folder for weights, checkpoints and logs. Networks that are already there are not trained again, and must
+            be of the same data and recipe.
         recipe: How to train; each network has its own changes to it (:data:`SUBJECTS`).
         n_seeds: How many times the plain network and the one trained on effective paths only are trained.
         n_draws: Random repetitions of each deletion and reordering.
         n_paths: Random paths of each length.
         n_gradient_images: How many training images gradients are measured on.
-        num_samples: How many of the images to evaluate on the lesions are run on, chosen at random; None for all.
-            The comparison of errors takes all of them.
+        num_samples: How many of the evaluation images the lesions are run on, chosen at random; None for all. The
+            comparison of errors takes all of them.
         channels_last: Whether to train and analyse in the channels-last memory format.
         device: Where to compute; default a GPU if there is one.
         workers: How many networks are trained at once; default one for each core on a CPU, one on a GPU.
@@ -100,7 +100,7 @@ def reproduce(
 
     Raises:
         ValueError: If the data has no training images, a number is out of bounds, or the folder has networks that were
-            trained otherwise.
+            trained differently.
     """
     if n_seeds < 1:
         raise ValueError(f"expected at least one seed, got {n_seeds}.")
@@ -141,7 +141,7 @@ def reproduce(
     tree["comparison"] = compare(right["plain"], right["effective_paths"], ("plain", "effective_paths"))
     tree["claims"] = claims(tree)
     result = xr.DataTree.from_dict(tree)
-    # how each network was trained stands in its own log
+    # how each network was trained is in its own log
     result.attrs |= {"title": "The paper's experiments", "data": str(source.validation)}
     return result
 
@@ -182,7 +182,7 @@ class _Job:
 
 
 def _train(job: _Job, show_progress: bool = False) -> xr.Dataset:
-    """Train one network, unless its weights and log are there already."""
+    """Train one network, unless its weights and log are already there."""
     log_file, trained_on = job.folder / "training.nc", str(job.source)
     if log_file.exists():
         log = _dataset(storage.open(log_file))
@@ -193,7 +193,7 @@ def _train(job: _Job, show_progress: bool = False) -> xr.Dataset:
             if found != wanted:
                 raise ValueError(
                     f"expected a network trained with {name} {wanted} in {job.folder}, got {found}. "
-                    "Give the same again, or write to another folder."
+                    "Pass the same again, or write to another folder."
                 )
         return log
     job.folder.mkdir(parents=True, exist_ok=True)

@@ -46,8 +46,8 @@ FIGURES: dict[str, tuple[Draw, ...]] = {
     "path_gradient": (paths.sum_gradient_by_length, paths.layer_gradient),
     "training": (lesions.training_curves,),
 }
-"""The figures of each kind of result, the main one first; one of a kind that is not here has a figure of each variable
-over ``layer``, as block statistics have."""
+"""The figures of each kind of result, the main one first; a result of another kind has a figure of each variable over
+``layer``, as block statistics do."""
 
 
 def available(dataset: xr.Dataset) -> dict[str, Draw]:

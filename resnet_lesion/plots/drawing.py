@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-# Okabe & Ito's palette, which stays apart for all common kinds of colour blindness
+# Okabe & Ito's palette, whose colours stay distinct in all common kinds of colour blindness
 BLUE, VERMILLION, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#777777"
 
 
@@ -78,7 +78,7 @@ def require(dataset: xr.Dataset, name: str, *dims: str) -> None:
         raise ValueError(
             f"expected a dataset with {name!r}{over}, got "
             + (f"{kind!r} with " if kind else "one with ")
-            + f"{', '.join(map(str, dataset.data_vars)) or 'no variable'}. dataset.lesion.plot() draws what it is for."
+            + f"{', '.join(map(str, dataset.data_vars)) or 'no variable'}. dataset.lesion.plot() draws what it has."
         )
 
 
@@ -145,7 +145,7 @@ def points_by_layer(
     """Draw a point for each block, downsampling blocks apart."""
     x = np.arange(dataset.sizes["layer"])
     projects = dataset["is_downsampling"].values.astype(bool) if "is_downsampling" in dataset.coords else x < 0
-    # a plain network has no shortcuts at all, so nothing is said of the others
+    # a plain network has no shortcuts at all, so nothing is said about the others
     other = "other block" if projects.any() else None
     kinds = [(projects, "s", VERMILLION, "downsampling block"), (~projects, "o", BLUE, other)]
     for chosen, marker, colour, label in kinds:
@@ -180,7 +180,7 @@ def integer_ticks(ax: Axes) -> None:
 
 
 def ticks_at(ax: Axes, values: NDArray[Any]) -> None:
-    """Put ticks of the horizontal axis at what was measured, or, of many, at every few of them."""
+    """Put ticks of the horizontal axis at what was measured, or, if it is many, at every few of them."""
     from matplotlib.ticker import FixedLocator
 
     ax.xaxis.set_major_locator(FixedLocator(values.tolist(), nbins=_TICKS))

@@ -110,7 +110,7 @@ def compare_deletions(results: Mapping[str, xr.Dataset], ax: Axes | None = None)
 
 
 def error_by_lesion(dataset: xr.Dataset, ax: Axes | None = None) -> Axes:
-    """Draw the error under each of the lesions that were asked for.
+    """Draw the error under each of the lesions that were evaluated.
 
     Args:
         dataset: What :func:`resnet_lesion.evaluate` returned.

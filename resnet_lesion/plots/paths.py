@@ -70,7 +70,7 @@ def path_lengths(dataset: xr.Dataset, ax: Axes | None = None) -> Axes:
 
 
 def remaining_paths(dataset: xr.Dataset, ax: Axes | None = None) -> Axes:
-    """Draw which share of the paths of each length is left after deleting blocks: figure 7 of the paper.
+    """Draw what fraction of the paths of each length is left after deleting blocks: figure 7 of the paper.
 
     Args:
         dataset: What ``Deletion.analyze`` returned with ``n_deleted``.

@@ -21,7 +21,7 @@ _P = ParamSpec("_P")
 
 
 def _figure(draw: Callable[Concatenate[xr.Dataset, _P], Axes]) -> Callable[Concatenate[LesionAccessor, _P], Axes]:
-    """Make a function that draws a dataset a method of the accessor: described as the function is, less the dataset."""
+    """Make a function that draws a dataset a method of the accessor, with its description minus the dataset."""
 
     def method(self: LesionAccessor, /, *args: _P.args, **kwargs: _P.kwargs) -> Axes:
         return draw(self._dataset, *args, **kwargs)
@@ -29,7 +29,7 @@ def _figure(draw: Callable[Concatenate[xr.Dataset, _P], Axes]) -> Callable[Conca
     signature, name = inspect.signature(draw), f"plot_{draw.__name__}"
     _, *options = signature.parameters.values()
     itself = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    # the example calls the method, on the dataset that it would give the function
+    # the example calls the method, on the dataset that it would pass to the function
     described = re.sub("\n +dataset: .*", "", inspect.getdoc(draw) or "")
     method.__name__, method.__qualname__ = name, f"LesionAccessor.{name}"
     method.__doc__ = described.replace(f"{draw.__name__}(result, ", f"result.lesion.{name}(")

@@ -50,7 +50,7 @@ def _without_effect(dataset: xr.Dataset) -> str:
     if not {"loss", "baseline_loss", "agreement"} <= set(dataset.data_vars):
         return ""
     same = (dataset["loss"] == dataset["baseline_loss"]).all() and (dataset["agreement"] == 1).all()
-    return " No block changes any output, as where branches begin at zero: is the network trained?" if same else ""
+    return " No block changes any output, as when branches start at zero: is the network trained?" if same else ""
 
 
 def _random_deletion(dataset: xr.Dataset) -> str:
@@ -126,15 +126,15 @@ def _deviation(dataset: xr.Dataset) -> str:
     if "convergence_delta" not in dataset or lengths <= n:  # without the longest it is what those carry
         return ""
     delta = float(dataset["convergence_delta"])
-    return "; all lengths together are the gradient" + (f", but for {delta:.1g} of it at most" if delta else "")
+    return "; all lengths together are the gradient" + (f", except for at most {delta:.1g} of it" if delta else "")
 
 
 def _comparison(dataset: xr.Dataset) -> str:
     errors = dataset["error"].mean("seed")
-    first, second = (f"{name.item()} errs {percent(float(errors.sel(network=name)))}" for name in errors["network"])
+    rates = ", ".join(f"{name.item()} {percent(float(errors.sel(network=name)))}" for name in errors["network"])
     n, p = dataset.sizes["seed"], float(dataset["welch_p_value"])
-    test = f"over {n} trainings of each p = {p:.2g} (Welch's t-test)" if np.isfinite(p) else "trained once each"
-    return f"{first}, {second}: {test}."
+    test = f"over {n} trainings of each, p = {p:.2g} (Welch's t-test)" if np.isfinite(p) else "trained once each"
+    return f"Error rates: {rates}; {test}."
 
 
 SENTENCES: dict[str, Callable[[xr.Dataset], str]] = {
@@ -147,7 +147,7 @@ SENTENCES: dict[str, Callable[[xr.Dataset], str]] = {
     "path_gradient": _exact,
     "comparison": _comparison,
 }
-"""What each kind of result says; a kind that is not here says nothing."""
+"""What each kind of result says; a result of another kind says nothing."""
 
 
 def _three(values: NDArray[Any]) -> list[int]:

@@ -27,7 +27,7 @@ def write_report(result: xr.Dataset | xr.DataTree, path: Path) -> None:
 
     Args:
         result: What an analyzer or :func:`resnet_lesion.study` returned.
-        path: The HTML file; one that is there is replaced.
+        path: The HTML file; an existing one is replaced.
 
     Raises:
         ValueError: If there is nothing to draw in the result.
@@ -55,7 +55,7 @@ def _title(result: xr.Dataset | xr.DataTree) -> str:
 
 
 def _source(result: xr.Dataset | xr.DataTree) -> list[list[str]]:
-    """Say where all of it came from: the command, and what its first group says of the network and the data."""
+    """Say where all of it came from: the command, and what its first group says about the network and the data."""
     _, first = next(iter(groups(result)))
     rows = [[name, str(value)] for name, value in source_of(first.attrs).items()]
     history = result.attrs.get("history", first.attrs.get("history"))

@@ -128,7 +128,7 @@ def _body(dataset: xr.Dataset) -> list[str]:
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Write rows as lines of text: words to the left, and numbers, but for the first column, to the right."""
+    """Write rows as lines of text: words to the left, and numbers, except in the first column, to the right."""
     columns = []
     for i, column in enumerate(zip(*rows, strict=True)):
         width = max(map(len, column))

@@ -105,7 +105,7 @@ def _draws_table(dataset: xr.Dataset, dim: str) -> list[list[str]]:
 
 
 def _profile_table(dataset: xr.Dataset, dim: str, *leave_out: str) -> list[list[str]]:
-    """Tabulate every number along one dimension, but for some."""
+    """Tabulate every number along one dimension, except some."""
     columns = [str(name) for name, array in dataset.data_vars.items() if array.dims == (dim,) and name not in leave_out]
     columns = [name for name in columns if dataset[name].dtype.kind in "iuf"]
     rows = [[dim, *columns]]
@@ -123,7 +123,7 @@ def _variables(dataset: xr.Dataset) -> list[list[str]]:
 
 
 def _lengths_table(dataset: xr.Dataset) -> list[list[str]]:
-    """Tabulate what holds for each path length, but for what is counted or measured elsewhere."""
+    """Tabulate what holds for each path length, except what is counted or measured elsewhere."""
     return _profile_table(dataset, "path_length", "path_count", "mean_gradient_norm", "sum_gradient_norm")
 
 
@@ -141,7 +141,7 @@ TABLES: dict[str, Callable[[xr.Dataset], list[list[str]]]] = {
     "comparison": _comparison_table,
     "claims": claims_table,
 }
-"""The table of each kind of result; one of a kind that is not here has its variables listed."""
+"""The table of each kind of result; a result of another kind has its variables listed."""
 
 
 def _spread(size: int, most: int = _ROWS) -> list[int]:

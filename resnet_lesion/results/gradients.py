@@ -1,4 +1,4 @@
-"""Which path lengths hold almost all of the gradient: derived from what was measured of each length."""
+"""Which path lengths hold almost all of the gradient: derived from what was measured for each length."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def effective_of_study(sampled: xr.Dataset, exact: xr.Dataset) -> xr.Dataset:
 
 
 def with_origin(dataset: xr.Dataset, source: xr.Dataset, options: Mapping[str, object]) -> xr.Dataset:
-    """Return effective path lengths with the attributes of what they were derived from, but for their own options."""
+    """Return effective path lengths with the attributes of what they were derived from, except their own options."""
     attrs = {name: value for name, value in source.attrs.items() if name not in ("fingerprint", "shard")}
     return provenance(dataset, attrs | {"title": _TITLE, "options": json.dumps(options)})
 
@@ -76,8 +76,8 @@ def shortest_range(shares: NDArray[np.float64], coverage: float) -> tuple[NDArra
     """Find the shortest contiguous range of path lengths that holds the coverage; of equally short ones the fullest.
 
     Args:
-        shares: (m, n + 1) shares of each path length, one row at a time adding up to 1.
-        coverage: The share that the range holds at least.
+        shares: (m, n + 1) fractions of each path length, each row adding up to 1.
+        coverage: The fraction that the range must hold.
 
     Returns:
         The lowest and the highest length in the range, both (m,).
@@ -99,7 +99,7 @@ def shortest_range(shares: NDArray[np.float64], coverage: float) -> tuple[NDArra
 def _sampled(source: xr.Dataset, coverage: float, n_bootstrap: int, seed: int) -> xr.Dataset:
     norms = [row[~np.isnan(row)] for row in source["gradient_norm"].transpose("path_length", "draw").values]
     if not all(len(row) for row in norms):
-        raise ValueError("expected the gradient norm of at least one path of each length, got NaN alone.")
+        raise ValueError("expected the gradient norm of at least one path of each length, got only NaN.")
     n = len(norms) - 1
     count, fraction = path_counts(n).values, path_fraction(n).values
     mean = np.array([row.mean() for row in norms])
@@ -111,7 +111,7 @@ def _sampled(source: xr.Dataset, coverage: float, n_bootstrap: int, seed: int) -
     replicates = effective_of(totals[totals.sum(1) > 0], fraction, coverage)
     shares, lows, highs, insides = (np.quantile(values, quantiles, axis=0) for values in replicates)
     if any(len(row) < 2 for row, paths in zip(norms, count, strict=True) if paths > 1):
-        # one path says nothing of how much paths differ
+        # one path says nothing about how much paths differ
         shares, lows, highs, insides = (np.full_like(ends, np.nan, float) for ends in (shares, lows, highs, insides))
     by_length, interval = ("path_length",), ("quantile",)
     return xr.Dataset(
@@ -153,7 +153,7 @@ def _summed(source: xr.Dataset, coverage: float) -> xr.Dataset:
 def effective_of(
     totals: NDArray[np.float64], fraction: NDArray[np.float64], coverage: float
 ) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-    """Return shares, ends of the effective range and share of paths in it, for each row of totals.
+    """Return fractions of the gradient, ends of the effective range and fraction of paths in it, row by row.
 
     Raises:
         ValueError: If there is no gradient.

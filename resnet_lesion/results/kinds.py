@@ -9,7 +9,7 @@ import xarray as xr
 from resnet_lesion.results.gradients import prefix_of
 from resnet_lesion.results.quantities import has
 
-# Told by what an analysis alone returns, so that a part of a result, an old file, and a dataset made by hand are known.
+# Recognised by what only that analysis returns, so that parts of results, old files, and datasets made by hand are too.
 KINDS: dict[str, Callable[[xr.Dataset], bool]] = {
     "deletion": lambda it: has(it, "error", "layer"),
     "random_deletion": lambda it: has(it, "error", "n_deleted"),
@@ -28,7 +28,7 @@ KINDS: dict[str, Callable[[xr.Dataset], bool]] = {
     # whatever the lesions, their counts are merged alike
     "lesion_sweep": lambda it: has(it, "correct"),
 }
-"""How each kind is told, the main one first where a dataset is of several."""
+"""How each kind is recognised, the main one first where a dataset is of several."""
 
 
 def kinds_of(dataset: xr.Dataset) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ class Counts:
 
     Attributes:
         rows: (n_rows, n_blocks) order rows.
-        evaluated: (n_rows,) whether the row is among this shard's, and of the others nothing was counted; None if the
+        evaluated: (n_rows,) whether the row is among this shard's, and nothing was counted for the others; None if the
             lesions are not cut.
         correct_by_class: (n_rows, n_classes) images of the class classified correctly.
         agreeing: (n_rows,) images predicted as by the whole network.

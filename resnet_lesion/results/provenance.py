@@ -41,7 +41,7 @@ def layer_coords(network: ResidualNetwork, dim: str = "layer") -> dict[str, xr.V
 
 
 def origin(network: ResidualNetwork, title: str, options: Mapping[str, object]) -> dict[str, str | int]:
-    """Return attributes that say how a result comes about.
+    """Return attributes that say how a result came about.
 
     Args:
         network: The network that is analysed.

@@ -12,7 +12,7 @@ from scipy.stats import linregress
 
 
 def groups(result: xr.Dataset | xr.DataTree) -> Iterator[tuple[str, xr.Dataset]]:
-    """Go through the datasets of a result.
+    """Iterate over the datasets of a result.
 
     Yields:
         The path of the group in its tree ("" for a Dataset or the root) and its dataset; empty groups are left out.
@@ -66,6 +66,6 @@ def _positive(gradient: xr.DataArray) -> xr.DataArray:
 
 
 def percent(share: float) -> str:
-    """Write a share as a percentage of two or three digits; of more where almost all would read as all."""
+    """Write a fraction as a percentage with two or three digits; with more where almost all would read as all."""
     text = f"{100 * share:.{2 if share < 0.1 else 3}g}"
     return f"{math.floor(1e4 * share) / 100} %" if text == "100" and share < 1 else f"{text} %"

@@ -10,7 +10,7 @@ from scipy.stats import norm
 def wilson_interval(
     successes: ArrayLike, total: ArrayLike, coverage: float = 0.95
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the Wilson score interval of a binomial share, elementwise.
+    """Return the Wilson score interval of a binomial proportion, elementwise.
 
     Args:
         successes: Number of successes.
@@ -18,11 +18,11 @@ def wilson_interval(
         coverage: Nominal coverage.
 
     Returns:
-        Lower and upper end, as shares.
+        Lower and upper end, as fractions.
 
     References:
         Wilson 1927, "Probable Inference, the Law of Succession, and Statistical Inference", JASA 22. SciPy's
-        ``binomtest(...).proportion_ci(method="wilson")`` gives the same for one share at a time.
+        ``binomtest(...).proportion_ci(method="wilson")`` gives the same for one proportion at a time.
     """
     k, n = np.asarray(successes, dtype=np.float64), np.asarray(total, dtype=np.float64)
     z = float(norm.ppf((1 + coverage) / 2))
@@ -34,5 +34,5 @@ def wilson_interval(
 
 
 def standard_error(values: NDArray[np.float64]) -> float:
-    """Return the standard error of the values' mean; NaN of fewer than two."""
+    """Return the standard error of the values' mean; NaN for fewer than two."""
     return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("nan")

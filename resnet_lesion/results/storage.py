@@ -16,7 +16,7 @@ import xarray as xr
 def save(result: xr.Dataset | xr.DataTree, path: str | os.PathLike[str]) -> None:
     """Write a result to a netCDF-4 file.
 
-    The file appears under its name only when it is complete; a file that was there is replaced.
+    The file appears under its name only when it is complete; an existing file is replaced.
 
     Args:
         result: What an analyzer or :func:`study` returned.
@@ -44,8 +44,8 @@ def save(result: xr.Dataset | xr.DataTree, path: str | os.PathLike[str]) -> None
     with whole_file(Path(path)) as temporary:
         try:
             result.to_netcdf(temporary, engine="netcdf4", format="NETCDF4", encoding=encoding)
-        except RuntimeError as error:  # what netCDF makes of a full disk
-            raise OSError(f"{os.fspath(path)!r} cannot be written: {error}. Is there room left?") from error
+        except RuntimeError as error:  # what netCDF raises on a full disk
+            raise OSError(f"{os.fspath(path)!r} cannot be written: {error}. Is the disk full?") from error
 
 
 @contextmanager
@@ -53,7 +53,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     """Write a file that appears under its name only when it is complete.
 
     Args:
-        path: The file; one that is there is replaced.
+        path: The file; an existing one is replaced.
 
     Yields:
         Another path in the same folder, to write to.

@@ -17,9 +17,9 @@ def variable(
         dims: Its dimensions.
         values: Its values.
         long_name: What it is, in words.
-        units: Its unit; "1" for counts and shares.
-        over_images: "sum", "mean" or "maximum" if that is what it is over the images, from which follows how results of
-            some of the images are merged; written as the CF conventions do. What follows from other variables has none.
+        units: Its unit; "1" for counts and fractions.
+        over_images: "sum", "mean" or "maximum" if that is what it is over the images, which says how results of
+            different images are merged; written as in the CF conventions. What follows from other variables has none.
     """
     attrs = {"long_name": long_name, "units": units}
     if over_images is not None:
@@ -28,7 +28,7 @@ def variable(
 
 
 def provenance(dataset: xr.Dataset, attrs: Mapping[str, str | int]) -> xr.Dataset:
-    """Return the dataset with the attributes that :func:`origin` made, but for those that it has already."""
+    """Return the dataset with the attributes that :func:`origin` made, except those that it already has."""
     _name_coordinates(dataset)
     return dataset.assign_attrs({**attrs, **dataset.attrs})
 

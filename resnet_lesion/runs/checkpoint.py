@@ -1,4 +1,4 @@
-"""What has been done of a pass over the data, in one netCDF file that is replaced as a whole."""
+"""How far a pass over the data has come, in one netCDF file that is replaced as a whole."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _FINGERPRINT = ("title", "model", "weights_sha256", "n_blocks", "dtype", "autoca
 # how a network was accelerated; how closely it agrees differs between machines
 _ACCELERATION = ("n_folded", "channels_last", "compile")
 
-# options that change neither a count nor, but for rounding, anything else
+# options that change neither a count nor, except by rounding, anything else
 _WITHOUT_EFFECT = ("perturbations_per_eval", "memory_limit")
 
 
@@ -58,7 +58,7 @@ class Checkpoint:
         """Write the totals and how many images they hold.
 
         Raises:
-            OSError: If the file cannot be written; the one that was there stays.
+            OSError: If the file cannot be written; the one that was there before stays.
         """
         variables = {}
         for name, total in totals.items():
@@ -72,14 +72,14 @@ class Checkpoint:
         storage.save(xr.Dataset(variables, attrs=attrs), self._path)
 
     def load(self, totals: Totals) -> Done:
-        """Put what has been done into the totals, in place, and say how much it is; nothing if there is no file.
+        """Load what has been done into the totals, in place, and say how much it is; nothing if there is no file.
 
         Raises:
             ValueError: If the file is damaged, or of another run.
         """
         if not self._path.exists():
             return Done()
-        advice = "Delete it to begin anew, or pass another folder as checkpoint."
+        advice = "Delete it to start over, or pass another folder as checkpoint."
         try:
             state = storage.open(self._path)
             fingerprint, done = json.loads(state.attrs["fingerprint"]), Done(**json.loads(state.attrs["done"]))

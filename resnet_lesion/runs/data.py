@@ -23,7 +23,7 @@ _EXPECTED = "expected data as a tuple (inputs, targets) of tensors or an iterabl
 
 
 def batches(data: Data) -> Iterator[Batch]:
-    """Go through the data once, checking each batch.
+    """Iterate over the data once, checking each batch.
 
     Yields:
         Inputs (N, ...), floating-point, and targets (N,), int64, on whatever device they were.
@@ -42,7 +42,7 @@ def batches(data: Data) -> Iterator[Batch]:
             empty = False
             yield inputs, targets
     if empty:
-        raise ValueError("expected at least one image, got empty data. A generator can be gone through only once.")
+        raise ValueError("expected at least one image, got empty data. A generator can be iterated over only once.")
 
 
 def is_one_batch(data: Data) -> bool:
@@ -108,14 +108,14 @@ def first_images(data: Data, n: int) -> list[Batch]:
 
 
 def refuse_one_shot(data: Data) -> None:
-    """Refuse an iterator, which could not be gone through a second time.
+    """Refuse an iterator, which could not be iterated over a second time.
 
     Raises:
         TypeError: If the data is an iterator.
     """
     if isinstance(data, Iterator):
         raise TypeError(
-            f"{_EXPECTED} that can be gone through several times, got the one-shot {type(data).__name__}. "
+            f"{_EXPECTED} that can be iterated over several times, got the one-shot {type(data).__name__}. "
             "Pass the loader itself, or list(data)."
         )
 

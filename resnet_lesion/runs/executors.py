@@ -1,4 +1,4 @@
-"""One analysis on many processes or machines, through an executor that exists already: its shards, then merged."""
+"""One analysis on many processes or machines, through an existing executor: its shards, then merged."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Executor(Protocol):
     """What has ``concurrent.futures``' interface: a process pool, ``dask.distributed``'s, submitit's, any other."""
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-        """Have a function called elsewhere; what comes back has a ``result`` method that waits for it."""
+        """Have a function called elsewhere; what this returns has a ``result`` method that waits for it."""
 
 
 def over_shards(analyse: Callable[_P, _R]) -> Callable[_P, _R]:
@@ -30,8 +30,8 @@ def over_shards(analyse: Callable[_P, _R]) -> Callable[_P, _R]:
     With an executor, the analysis is submitted once for each shard of the images and their results are merged. The
     function and its arguments travel by pickle, so the model's class and its adapter must be importable there.
 
-    Both stand in the analysis's own signature, as Python's types have no way to add a keyword to it; what it gets of
-    them is always None, and it need not look.
+    Both are in the analysis's own signature, as Python's types have no way to add a keyword to it; what it receives for
+    them is always None, and it can ignore them.
 
     Raises:
         TypeError: If its signature lacks one of the keywords that are used here.

@@ -122,13 +122,11 @@ def _require_all(shards: Sequence[Shard]) -> None:
 
 
 def _over_images(parts: Sequence[xr.Dataset]) -> xr.Dataset:
-    """Merge the results of some of the images each, by what their variables say that they are over the images."""
+    """Merge results of different images, by what their variables say they are over the images."""
     n_images = [int(part.total + part.skipped) for part in parts]
     expected = [len(range(i, sum(n_images), len(parts))) for i in range(len(parts))]
     if n_images != expected:
-        raise ValueError(
-            f"expected shards of {expected} images if all {sum(n_images)} were gone through, got {n_images}."
-        )
+        raise ValueError(f"expected shards of {expected} images if all {sum(n_images)} were read, got {n_images}.")
     if len(parts) == 1:
         return parts[0].copy()
     weights = [int(part.total) for part in parts]
@@ -152,18 +150,18 @@ def _over_images(parts: Sequence[xr.Dataset]) -> xr.Dataset:
 
 
 def _over_lesions(shares: Sequence[xr.Dataset]) -> xr.Dataset:
-    """Merge the results of some of the lesions each: every lesion is taken from where it was evaluated."""
+    """Merge results of different lesions: every lesion is taken from where it was evaluated."""
     merged = shares[0]
     if len(shares) == 1:
         return merged
     evaluated = [share.evaluated for share in shares]
     if not (np.sum([mask.values for mask in evaluated], axis=0) == 1).all():
-        raise ValueError("expected every lesion in one share, got some in none or in several.")
+        raise ValueError("expected every lesion in one part, got some in none or in several.")
     baselines = {int(share.baseline_correct) for share in shares}
     if len(baselines) > 1:
         raise ValueError(
-            "expected the whole network to be right equally often in all shares of the lesions, got "
-            f"{sorted(baselines)} images. Did the shares run on different kinds of devices?"
+            "expected the whole network to be right equally often in all parts of the lesions, got "
+            f"{sorted(baselines)} images. Did the parts run on different kinds of devices?"
         )
     for name, array in merged.data_vars.items():
         if "cell_methods" in array.attrs and set(evaluated[0].dims) <= set(array.dims):

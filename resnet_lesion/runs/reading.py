@@ -1,4 +1,4 @@
-"""Reading every n-th image from somewhere on: where the data can be indexed, without reading the others."""
+"""Reading every n-th image from a given one on: where the data can be indexed, without reading the others."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class Reading:
     """One pass over the data.
 
     Args:
-        data: A tuple ``(inputs, targets)`` or an iterable of such batches. Of a DataLoader that goes through its data
-            set in order, also inside of timm's own loader, only what is wanted is read.
+        data: A tuple ``(inputs, targets)`` or an iterable of such batches. From a DataLoader that reads its data set in
+            order, also inside timm's own loader, only what is wanted is read.
 
     Attributes:
         first: The first image and its target, (1, ...) and (1,).
@@ -43,7 +43,7 @@ class Reading:
         self.first = inputs[:1], targets[:1]
 
     def every_nth(self, i: int, n: int, start: int = 0) -> Iterator[Batch]:
-        """Yield the images with the numbers i, i + n, i + 2 n, ..., but for the first ``start`` of them, in batches."""
+        """Yield the images with the numbers i, i + n, i + 2 n, ..., except the first ``start`` of them, in batches."""
         loader = _in_order(self._data)
         if loader is not None:
             numbers = range(i, len(loader.dataset), n)[start:]  # type: ignore[arg-type]  # it has a length
@@ -91,7 +91,7 @@ def in_batches_of(size: int, stream: Iterable[Batch]) -> Iterator[Batch]:
 
 
 def _in_order(data: Any) -> DataLoader[Any] | None:
-    """Return the DataLoader that goes through a data set in order, the data or inside of timm's; None if none does."""
+    """Return the DataLoader that reads a data set in order, the data or inside timm's; None if none does."""
     loader = _loader(data)
     in_order = (
         type(loader) is DataLoader
@@ -106,7 +106,7 @@ def _in_order(data: Any) -> DataLoader[Any] | None:
 
 
 def _loader(data: Any) -> Any:
-    """Return what timm's loader wraps, which yields the same images; anybody else's may yield others."""
+    """Return what timm's loader wraps, which yields the same images; a third-party wrapper may yield others."""
     if not hasattr(data, "loader"):
         return data
     from timm.data.loader import PrefetchLoader

@@ -1,8 +1,8 @@
-"""A run of an analysis over the data, or over a shard of it, that goes on where it was stopped.
+"""A run of an analysis over the data, or over a shard of it, that resumes where it was stopped.
 
-What an analysis adds up image by image are its totals. While it goes through the data they are written now and then to
-one file, which is replaced as a whole; a run that finds such a file loads them and goes on behind the last image that
-they hold. The file says of which run it is: another model, other data or other options are refused.
+What an analysis adds up image by image are its totals. While it reads the data they are written now and then to one
+file, which is replaced as a whole; a run that finds such a file loads them and continues after the last image that they
+hold. The file says which run it belongs to: another model, other data or other options are refused.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from resnet_lesion.runs.data import IGNORE_INDEX, Batch, Data, defects, describe
 from resnet_lesion.runs.reading import Reading, behind, in_batches_of
 from resnet_lesion.runs.shards import ShardLike, as_shard
 
-# So often is written what has been done; writing takes some milliseconds.
+# How often progress is written, in seconds; writing takes a few milliseconds.
 _SECONDS = 10.0
 
 
 class RunOptions(TypedDict):
-    """How to do a run: what every analysis takes and none of them looks at."""
+    """How to do a run: what every analysis takes and none looks at."""
 
     shard: ShardLike
     checkpoint: str | os.PathLike[str] | None
@@ -47,7 +47,7 @@ class Seen:
 
     Attributes:
         total: Number of images that were counted.
-        skipped: Number of images that were left out, as their label said so.
+        skipped: Number of images that were left out, because their label said so.
         data: What the data was, in a line.
         fingerprint: What must be equal for two runs to be parts of one: the run's own, and how the data begins.
     """
@@ -59,13 +59,13 @@ class Seen:
 
 
 class Run:
-    """One run of an analysis: what is computed, and how. It stays as it is; what a pass finds is the pass's.
+    """One run of an analysis: what is computed, and how. It never changes; what a pass finds is kept in the pass.
 
     Args:
         network: The network.
         name: What the analysis is called among others in one folder, such as ``random_deletion``.
         title: What its result is.
-        options: The options of the call, as far as they say what is computed.
+        options: The options of the call that say what is computed.
         shard: Which part of it; None for all.
         checkpoint: A folder for what has been done; None to keep nothing.
         show_progress: Show a progress bar.
@@ -74,7 +74,7 @@ class Run:
         network: The network.
         name: What it is called in the names of its files.
         shard: Which part of it.
-        fingerprint: What must be equal for two runs to be parts of one, as far as it does not depend on the data.
+        fingerprint: What must be equal for two runs to be parts of one, except what depends on the data.
     """
 
     def __init__(
@@ -96,12 +96,12 @@ class Run:
             self._folder.mkdir(parents=True, exist_ok=True)
 
     @contextmanager
-    def images(self, data: Data, description: str = "", part: str = "") -> Iterator[Pass]:
-        """Begin to go through the data, with the model isolated.
+    def pass_over(self, data: Data, description: str = "", part: str = "") -> Iterator[Pass]:
+        """Begin a pass over the data, with the model isolated.
 
         Args:
             data: The data.
-            description: What to write beside the progress bar; the run's name without one.
+            description: What to write next to the progress bar; by default the run's name.
             part: What its file's name begins with, where a run takes several passes.
         """
         n = length(data)
@@ -115,7 +115,7 @@ class Run:
             yield Pass(self, data, progress, None if self._folder is None else self._folder / file)
 
     def finish(self, dataset: xr.Dataset, seen: Seen) -> xr.Dataset:
-        """Return the result with what says how it came about, and with what it can be merged.
+        """Return the result with what says how it came about and what it can be merged with.
 
         Args:
             dataset: The result.
@@ -135,8 +135,8 @@ class Pass:
     Attributes:
         run: The run.
         first: (1, ...) the first image of the data, to learn shapes from.
-        progress: The bar; whoever works through the batches moves it on.
-        seen: What it has seen; there once all :meth:`batches` have been gone through.
+        progress: The bar; the code that works through the batches advances it.
+        seen: What it has seen; set once all :meth:`batches` have been iterated over.
     """
 
     seen: Seen
@@ -152,10 +152,10 @@ class Pass:
         self._checkpoint = None if file is None else Checkpoint(file, {**self._fingerprint, "n_images": length(data)})
 
     def batches(self, totals: Totals, n_classes: int) -> Iterator[Batch]:
-        """Yield the batches that are still to be done; when the next one is asked for, the last one counts as done.
+        """Yield the batches that are still to be done; when the next one is requested, the last one counts as done.
 
         Args:
-            totals: What is added up. If some has been done before, it is put there first.
+            totals: What is added up. If some work was done before, it is loaded first.
             n_classes: Number of the model's outputs.
 
         Yields:
@@ -222,5 +222,5 @@ class Pass:
                     "shuffle with a seed."
                 )
             stream = behind(1, chain([last], stream))
-        # a loader's batch holds but few of a shard's images, and what is read from the middle on begins elsewhere
+        # a loader's batch holds only a few of a shard's images, and batches read from the middle on begin elsewhere
         return in_batches_of(size, stream) if n > 1 or (done.n_images and self._reading.is_indexed) else stream

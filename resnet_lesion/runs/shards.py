@@ -18,7 +18,7 @@ Part: TypeAlias = tuple[int, int]
 
 
 ShardLike: TypeAlias = "Part | Mapping[Literal['data', 'lesions'], Part] | Literal['env'] | Shard | None"
-"""(i, N) for every N-th image from the i-th on, ``{"data": (i, N), "lesions": (j, M)}`` for a share of the lesions
+"""(i, N) for every N-th image from the i-th on, ``{"data": (i, N), "lesions": (j, M)}`` for a part of the lesions
 too, or "env" for what torchrun or a Slurm array tells the process; None for the whole run."""
 
 
@@ -38,7 +38,7 @@ class Shard:
 
     Attributes:
         data: (i, N): the images with the numbers i, i + N, i + 2 N, ...
-        lesions: (j, M): the j-th of M shares of the lesions.
+        lesions: (j, M): the j-th of M parts of the lesions.
     """
 
     data: Part = (0, 1)
@@ -80,7 +80,7 @@ class Shard:
 
 
 def as_shard(shard: ShardLike) -> Shard:
-    """Check what a user gives as a shard.
+    """Check what a user passes as a shard.
 
     Raises:
         TypeError: If it is of the wrong kind.

@@ -47,12 +47,12 @@ def train(
 
     Args:
         model: A model with known residual blocks, on its device.
-        data: An iterable of batches ``(inputs, targets)`` that can be gone through once for each epoch, such as a
+        data: An iterable of batches ``(inputs, targets)`` that can be iterated over once for each epoch, such as a
             DataLoader with ``shuffle=True``. Its workers must not outlive an epoch (``persistent_workers=False``), and
             it must draw from torch's global generator, or a resumed run sees other images.
         recipe: How; default ``Recipe()``.
         validation: What to evaluate the model on after each epoch.
-        checkpoint: A file to write after each epoch, atomically. If it is there, training goes on from it and gives the
+        checkpoint: A file to write after each epoch, atomically. If it exists, training resumes from it and gives the
             losses of an uninterrupted run.
         show_progress: Show a progress bar.
 
@@ -77,8 +77,8 @@ def train(
     refuse_one_shot(data)
     if checkpoint is not None and getattr(data, "generator", None) is not None:
         raise ValueError(
-            "expected a loader without a generator of its own, which a run that goes on from a checkpoint would draw "
-            "from anew. Leave generator= out: torch.manual_seed seeds the global one."
+            "expected a loader without a generator of its own, which a run resumed from a checkpoint would draw "
+            "from differently. Leave generator= out: torch.manual_seed seeds the global one."
         )
     draws = _Draws(network, recipe)
     with preserved_randomness(), preserved_flags(network.model):
@@ -170,7 +170,7 @@ class _Training:
         )
 
     def train_one_epoch(self, data: Data, draws: _Draws) -> None:
-        """Go through the data once."""
+        """Train on the data for one epoch."""
         from timm.utils import dispatch_clip_grad, random_seed
 
         random_seed(_epoch_seed(self._recipe.seed, self.epoch))
@@ -206,7 +206,7 @@ class _Training:
         self.epoch += 1
 
     def calibrate(self, data: Data) -> None:
-        """Take the running statistics of batch norms with all blocks in place."""
+        """Re-estimate the running statistics of batch norms with all blocks in place."""
         from torch.optim.swa_utils import update_bn
 
         model = self._result
@@ -215,7 +215,7 @@ class _Training:
 
     @property
     def _result(self) -> nn.Module:
-        """The model that is evaluated, and whose weights are left in the end."""
+        """The model that is evaluated, and whose weights remain at the end."""
         return self._model if self._average is None else self._average.module
 
     def evaluate(self, validation: Data) -> None:
@@ -238,7 +238,7 @@ class _Training:
             self._model.load_state_dict(self._average.module.state_dict())
 
     def save(self, path: Path) -> None:
-        """Write everything that the next epoch depends on; the file is complete or not there."""
+        """Write everything that the next epoch depends on; the file is complete or does not exist."""
         state: dict[str, Any] = {
             "recipe": self._fingerprint(),
             "epoch": self.epoch,
@@ -251,7 +251,7 @@ class _Training:
             torch.save(state, temporary)
 
     def load(self, path: Path) -> None:
-        """Go on from where another run stopped."""
+        """Resume where another run stopped."""
         try:
             state = torch.load(path, map_location=self._network.device, weights_only=True)
         except Exception as error:  # whatever a file of another kind makes torch raise
@@ -260,7 +260,7 @@ class _Training:
         if saved != own:
             differing = ", ".join(f"{key}={saved.get(key)!r}" for key in own if saved.get(key) != own[key])
             raise ValueError(
-                f"the checkpoint {str(path)!r} is of another training: {differing}. Go on with the same model, data "
+                f"the checkpoint {str(path)!r} is of another training: {differing}. Resume with the same model, data "
                 "and recipe, or write to another file."
             )
         self._model.load_state_dict(state["model"])

@@ -17,11 +17,11 @@ class Recipe:
         weight_decay: Weight decay; biases and norms are left out, as timm does.
         scheduler: A name that ``timm.scheduler.create_scheduler_v2`` takes; it is stepped after every update.
         warmup_epochs: Number of epochs in which the learning rate rises.
-        clip_gradient: Largest norm of the gradient of all parameters; None for any.
-        ema_decay: Decay of the weights' moving average, which the model ends with; None for no average.
+        clip_gradient: Largest norm of the gradient of all parameters; None for no limit.
+        ema_decay: Decay of the moving average of the weights that the model ends up with; None for no average.
         modules_per_batch: How many blocks, drawn at random for each mini-batch, are trained in it. The others are
             reduced to their shortcut: their branch is not computed. None for all. The running statistics of batch norms
-            are then taken anew after each epoch with all blocks in place, as training never sees the whole network.
+            are then re-estimated after each epoch with all blocks in place, as training never sees the whole network.
         autocast: Whether to compute in bfloat16 where that is safe.
         seed: Seed of everything random. What is random in an epoch follows from the seed and the epoch's number.
 

@@ -200,7 +200,7 @@ def test_lower_precision_counts_and_gradients():
 def test_what_cannot_be_accelerated_is_refused():
     model, network = accelerated()
     inputs = models.images(2)
-    with pytest.raises(TypeError, match="accelerated already"):
+    with pytest.raises(TypeError, match="already accelerated"):
         rl.accelerate(network, inputs)
     with pytest.raises(TypeError, match="no residual block"):
         rl.accelerate(nn.Linear(2, 2), inputs)

@@ -28,10 +28,10 @@ def test_train_writes_what_study_reads(archive, tmp_path, capsys):
     assert log.sizes == {"epoch": 1, "layer": 18}
     assert log.attrs["history"].endswith(f"--out {out}")
     assert (out / "model.safetensors").exists()
-    assert run(*command) == 0  # goes on from its end
+    assert run(*command) == 0  # resumes from its end
     xr.testing.assert_equal(rl.open(out / "training.nc"), log)
     assert run(*command, "--epochs", 2) == 2
-    assert "is of another training: --epochs 1. Go on with" in capsys.readouterr().err
+    assert "is of another training: --epochs 1. Resume with" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ def test_a_class_map_of_more_classes_is_right_but_a_misspelt_one_is_refused(kind
     names.write_text("cow\ndog\ncat\n")
     assert [label for _, label in ImageSet(str(path), "train", class_map=names).open()] == [2, 2, 2, 1, 1, 1]
     names.write_text("dog\nkat\n")
-    with pytest.raises(ValueError, match=r"got 'kat', which is none, and no line for 'cat'\.$"):
+    with pytest.raises(ValueError, match=r"got 'kat', which is not one, and no line for 'cat'\.$"):
         ImageSet(str(path), "train", class_map=names).open()
 
 

@@ -104,7 +104,7 @@ class Smuggled:
     ("name", "options", "message"),
     [
         ("resnet81", {}, "timm has no model 'resnet81'. Did you mean 'resnet18'"),
-        ("zzz", {}, r"timm has no model 'zzz'\. timm\.list_models\('\*resnet\*'\) lists those there are\."),
+        ("zzz", {}, r"timm has no model 'zzz'\. timm\.list_models\('\*resnet\*'\) lists those it has\."),
         ("resnet18.a9", {}, r"Invalid pretrained tag \(a9\) for resnet18\. Known tags: a1_in1k, .* Use checkpoint= or"),
         (
             "resnet33ts",
@@ -114,7 +114,7 @@ class Smuggled:
         (
             NAME,
             {"num_classes": 5},
-            "num_classes= replaces the trained classifier by a random one: pass checkpoint= with",
+            "num_classes= replaces the trained classifier with a random one: pass checkpoint= with",
         ),
         (NAME, {"checkpoint": "other.pth", "pretrained": False}, "expected checkpoint= or pretrained=False, got both"),
         (NAME, {"checkpoint": "other.pth"}, "Is it of another model, or is num_classes= another"),

@@ -4,7 +4,7 @@ from helpers import models
 from torch import nn
 
 import resnet_lesion as rl
-from resnet_lesion.network.forward_pass import check_run_order, overwrites_input, run, version_of, watch
+from resnet_lesion.network.forward_pass import check_run_order, overwrites_input, run_model, version_of, watch
 
 
 def watched(model, inputs, *args):
@@ -108,10 +108,10 @@ def test_inputs_that_the_model_does_not_take_are_refused(error):
     with pytest.raises(
         ValueError, match=r"inputs of shape \(2, 5\): too small\. Expected \(N, channels, height, width\)"
     ):
-        run(model, torch.zeros(2, 5))
+        run_model(model, torch.zeros(2, 5))
     model.pretrained_cfg = {"input_size": (3, 224, 192)}
     with pytest.raises(ValueError, match=r"for instance \(N, 3, 224, 192\)\.$"):
-        run(model, torch.zeros(2, 5))
+        run_model(model, torch.zeros(2, 5))
 
 
 @pytest.mark.parametrize("error", [rl.AdapterError, torch.OutOfMemoryError, KeyError])
@@ -122,7 +122,7 @@ def test_what_is_not_the_inputs_fault_is_not_said_of_them(error):
     model = nn.Identity()
     model.forward = fail
     with pytest.raises(error, match="mine"):
-        run(model, torch.zeros(2, 5))
+        run_model(model, torch.zeros(2, 5))
 
 
 def test_the_order_of_the_names_is_the_order_to_run_in():

@@ -39,7 +39,7 @@ def deletion(increase=0.0, down=0.05, baseline=0.06, n=N):
 
 
 def groups(**changes):
-    """Results that agree with the paper in everything, but for what is changed."""
+    """Results that agree with the paper in everything except what is changed."""
     n_deleted = np.arange(1, 16)
     rising = xr.Dataset(
         {

@@ -65,7 +65,7 @@ def test_trainings_of_one_network_may_err_equally_often():
 
 @pytest.mark.parametrize(("a", "b"), [([], []), ([0.1], [0.1, 0.2])])
 def test_what_does_not_match_is_refused(a, b):
-    with pytest.raises(ValueError, match="expected as many trainings of the one as of the other"):
+    with pytest.raises(ValueError, match="expected equally many trainings of both networks"):
         compare(trainings(a), trainings(b))
     with pytest.raises(ValueError, match="on the same images"):
         compare(trainings([0.1]), trainings([0.1], n=3))

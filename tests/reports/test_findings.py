@@ -18,7 +18,7 @@ def test_findings_of_a_study_are_computed():
         "Blocks swapped: the mean error is 3 % at a mean Kendall's tau of 0.97, 15 % at a mean Kendall's tau of 0.85 "
         "and 60 % at a mean Kendall's tau of 0.40.",
         "Gradient of all paths of one length together: its norm is largest, 1, for paths through 0 blocks; all lengths "
-        "together are the gradient, but for 1e-07 of it at most.",
+        "together are the gradient, except for at most 1e-07 of it.",
         "Gradient along one path: with each block that the path passes its mean norm changes by a factor of 0.5, "
         "fitted over 0 to 12 blocks.",
         "Effective paths: 88 % of the gradient passes 2 to 6 blocks (61 % of the paths).",
@@ -57,7 +57,7 @@ def test_blocks_without_effect_are_called_so():
     dataset = synthetic.deletion()
     dead = dataset.assign(loss=dataset.error * 0 + 2.0, baseline_loss=2.0, agreement=dataset.error * 0 + 1.0)
     (sentence,) = findings(dead)
-    assert sentence.endswith("No block changes any output, as where branches begin at zero: is the network trained?")
+    assert sentence.endswith("No block changes any output, as when branches start at zero: is the network trained?")
     (sentence,) = findings(dead.assign(loss=dead.loss + dataset.error))
     assert "No block" not in sentence
 
@@ -93,7 +93,7 @@ def test_counted_paths_alone_have_no_effective_ones():
 
 def test_lengths_left_out_are_not_called_a_deviation():
     dataset = synthetic.path_gradient()
-    assert findings(dataset)[0].endswith("all lengths together are the gradient, but for 1e-07 of it at most.")
+    assert findings(dataset)[0].endswith("all lengths together are the gradient, except for at most 1e-07 of it.")
     (sentence,) = findings(dataset.assign(convergence_delta=0.0))
     assert sentence.endswith("; all lengths together are the gradient.")
     (sentence,) = findings(dataset.isel(path_length=slice(0, 5)))
@@ -103,7 +103,7 @@ def test_lengths_left_out_are_not_called_a_deviation():
 def test_trainings_are_compared_by_a_test_over_several_only():
     right = [np.arange(100) < n for n in (98, 97, 99)], [np.arange(100) < n for n in (90, 91, 92)]
     (sentence,) = findings(compare(*right, ("whole", "part")))
-    assert sentence.startswith("whole errs 2 %, part errs 9 %: over 3 trainings of each p = ")
+    assert sentence.startswith("Error rates: whole 2 %, part 9 %; over 3 trainings of each, p = ")
     assert sentence.endswith(" (Welch's t-test).")
     (sentence,) = findings(compare(*([some[0]] for some in right), ("whole", "part")))
-    assert sentence == "whole errs 2 %, part errs 10 %: trained once each."
+    assert sentence == "Error rates: whole 2 %, part 10 %; trained once each."

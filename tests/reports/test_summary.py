@@ -69,8 +69,8 @@ def test_summary_of_a_comparison():
     right = [np.arange(100) < n for n in (98, 97, 99)], [np.arange(100) < n for n in (90, 91, 92)]
     text = summarise(compare(*right, ("whole", "part")))
     assert text.splitlines()[2].split() == ["0", "0.0200", "0.1000", "8", "0", "0.00781"]
-    assert "whole errs 2 %, part errs 9 %: over 3 trainings of each p = " in text
-    assert "whole errs 2 %, part errs 10 %: trained once each." in summarise(
+    assert "Error rates: whole 2 %, part 9 %; over 3 trainings of each, p = " in text
+    assert "Error rates: whole 2 %, part 10 %; trained once each." in summarise(
         compare(*([some[0]] for some in right), ("whole", "part"))
     )
 

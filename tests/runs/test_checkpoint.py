@@ -108,7 +108,7 @@ def test_another_run_is_refused(tmp_path, always_saved, model, data, options, wo
 
     expected = analyse(models.build(), models.data(9))
     with pytest.raises(
-        ValueError, match=rf"random_deletion\.part\.nc' is of another run: {words}.* Delete it to begin"
+        ValueError, match=rf"random_deletion\.part\.nc' is of another run: {words}.* Delete it to start over"
     ):
         analyse(model, data, **options)
     check_identical(analyse(models.build(), models.data(9)), expected)  # nothing was lost
@@ -133,7 +133,7 @@ def test_a_damaged_file_is_refused(tmp_path):
     rl.Deletion(model).analyze(data, checkpoint=tmp_path, **QUIET)
     path = tmp_path / "deletion.part.nc"
     path.write_bytes(path.read_bytes()[:-200])
-    with pytest.raises(ValueError, match=r"deletion\.part\.nc' cannot be read: .* Delete it to begin anew"):
+    with pytest.raises(ValueError, match=r"deletion\.part\.nc' cannot be read: .* Delete it to start over"):
         rl.Deletion(model).analyze(data, checkpoint=tmp_path, **QUIET)
     rl.save(xr.Dataset({"a": 1}), path)
     with pytest.raises(ValueError, match="cannot be read: 'fingerprint' Delete it"):

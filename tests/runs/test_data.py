@@ -47,7 +47,7 @@ TYPES = r"expected data as a tuple \(inputs, targets\) of tensors or an iterable
         ([], ValueError, "at least one image, got empty data"),
         ((X[:0], Y[:0]), ValueError, "at least one image, got empty data"),
         ([(X[:0], Y[:0])] * 2, ValueError, "at least one image, got empty data"),
-        (iter([]), ValueError, "A generator can be gone through only once"),
+        (iter([]), ValueError, "A generator can be iterated over only once"),
         ((X, Y[:3]), ValueError, "as many targets as inputs, got 4 inputs and 3 targets"),
         ((X[:3], Y), ValueError, "as many targets as inputs, got 3 inputs and 4 targets"),
         ((X.mul(255).byte(), Y), ValueError, r"floating-point inputs .*got torch.uint8 \(4, 3, 6, 6\).*transform"),
@@ -70,7 +70,7 @@ def test_a_generator_works_once():
     generator = (batch for batch in [(X, Y)])
     model = models.build()
     assert rl.evaluate(model, generator, [range(6)], show_progress=False).total == 4
-    with pytest.raises(ValueError, match=r"empty data\. A generator can be gone through only once"):
+    with pytest.raises(ValueError, match=r"empty data\. A generator can be iterated over only once"):
         rl.evaluate(model, generator, [range(6)], show_progress=False)
 
 

@@ -166,7 +166,7 @@ def test_shares_of_lesions_must_agree_on_the_whole_network():
     shares = [deletion.analyze(batches(), shard={"lesions": (j, 2)}, **QUIET) for j in range(2)]
     with pytest.raises(ValueError, match="expected the whole network to be right equally often"):
         rl.merge([shares[0], changed(shares[1], "baseline_correct", 0)])
-    with pytest.raises(ValueError, match="expected every lesion in one share"):
+    with pytest.raises(ValueError, match="expected every lesion in one part"):
         rl.merge([shares[0], changed(shares[1], "evaluated", True)])
 
 

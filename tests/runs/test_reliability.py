@@ -42,9 +42,9 @@ def test_a_full_disk_loses_nothing(tmp_path, always_saved, disk):
         disk.fill()
         yield parts[2]
 
-    with pytest.raises(OSError, match=r"cannot be written: .*Is there room left\?"):
+    with pytest.raises(OSError, match=r"cannot be written: .*Is the disk full\?"):
         rl.Deletion(model).analyze(filling(), checkpoint=tmp_path / "run", **QUIET)
-    with pytest.raises(OSError, match=r"cannot be written: .*Is there room left\?"):
+    with pytest.raises(OSError, match=r"cannot be written: .*Is the disk full\?"):
         rl.save(noise, tmp_path / "result.nc")
     assert rl.open(tmp_path / "result.nc").sizes == {"x": 1}
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["deletion.part.nc"]

@@ -1,4 +1,4 @@
-"""What a run keeps on disk, and that it goes on where it was stopped."""
+"""What a run keeps on disk, and that it resumes where it was stopped."""
 
 import json
 import subprocess
@@ -36,7 +36,7 @@ def test_a_stopped_run_goes_on(name, stop_after, tmp_path, always_saved):
     calls.clear()
     check_identical(analyse(model, Batches(data, 3), checkpoint=tmp_path), expected)
     handle.remove()
-    assert sum(calls) <= 2, "what is complete is not computed again, but for the shapes"
+    assert sum(calls) <= 2, "what is complete is not computed again, except for the shapes"
     assert [path.suffix for path in tmp_path.iterdir()] == [".nc"]
 
 
@@ -140,12 +140,12 @@ def test_a_pass_says_what_it_has_seen_and_leaves_the_run_alone():
     before = {**run.fingerprint}
     found = []
     for labels in (targets, torch.tensor([0, IGNORE_INDEX, 1, 2, IGNORE_INDEX])):
-        with run.images((inputs, labels)) as images:
-            batches = images.batches({}, models.N_CLASSES)
+        with run.pass_over((inputs, labels)) as pass_:
+            batches = pass_.batches({}, models.N_CLASSES)
             next(batches)
-            assert not hasattr(images, "seen"), "not before all of it has been seen"
+            assert not hasattr(pass_, "seen"), "not before all of it has been seen"
             assert not [*batches]
-        found.append(images.seen)
+        found.append(pass_.seen)
     assert [(seen.total, seen.skipped, seen.data) for seen in found] == [
         (5, 0, "5 images of shape 3x6x6 from tuple"),
         (3, 2, "3 images of shape 3x6x6 from tuple"),

@@ -258,7 +258,7 @@ def test_recipes_that_do_not_fit_the_network(options, message):
 def test_wrong_checkpoints(tmp_path):
     path = tmp_path / "c.pt"
     rl.train(fresh(), batches(), rl.Recipe(epochs=1), checkpoint=path, **QUIET)
-    with pytest.raises(ValueError, match=r"is of another training: epochs=1\. Go on with the same"):
+    with pytest.raises(ValueError, match=r"is of another training: epochs=1\. Resume with the same"):
         rl.train(fresh(), batches(), rl.Recipe(epochs=2), checkpoint=path, **QUIET)
     with pytest.raises(ValueError, match="is of another training: batches in an epoch=4"):
         rl.train(fresh(), batches(3), rl.Recipe(epochs=1), checkpoint=path, **QUIET)
