@@ -40,7 +40,7 @@ def measure(spec: Spec, device: str, kind: Kind) -> dict[str, object]:
     """Measure the engine on one kind of lesions."""
     workload = Workload(spec, device)
     network, analyze = workload.network, analysis(workload, kind)
-    pieces = batch_sizes(workload, analyze)
+    sizes = batch_sizes(workload, analyze)
     result = analyze(network)
     rows = rows_of(result)
     lower_bound = evaluations(levels(rows))
@@ -58,7 +58,7 @@ def measure(spec: Spec, device: str, kind: Kind) -> dict[str, object]:
     passes = max(1, round(_PLAIN_SHARE * done / (batch * sum(work))))
     contenders = {
         OURS: partial(analyze, network),
-        BARE: bare_computations(network, workload.inputs, computed, pieces),
+        BARE: bare_computations(network, workload.inputs, computed, sizes),
         PLAIN: lambda: [network.model(images) for _ in range(passes)],
     }
     with torch.no_grad():
@@ -73,7 +73,7 @@ def measure(spec: Spec, device: str, kind: Kind) -> dict[str, object]:
         "block_evaluations": result.attrs["block_evaluations"],
         "lower_bound": lower_bound,
         "naive_block_evaluations": result.attrs["naive_block_evaluations"],
-        "images_in_a_pass": pieces,
+        "images_in_a_pass": sizes,
         "contenders": found,
         "overhead": times_as_long(found, OURS, BARE, UNIT) - 1,
         "fastest_batch": batch,
@@ -101,17 +101,17 @@ def batch_sizes(workload: Workload, analyze: Callable[..., object]) -> list[int]
         analyze(workload.network)
     finally:
         handle.remove()
-    pieces = seen[1:]  # the first pass looks at the shapes
-    if sum(pieces) != workload.spec.images:
+    sizes = seen[1:]  # the first pass looks at the shapes
+    if sum(sizes) != workload.spec.images:
         raise RuntimeError(
-            f"expected passes over {workload.spec.images} images together, got {pieces}: memory was short and the "
+            f"expected passes over {workload.spec.images} images together, got {sizes}: memory was short and the "
             "lesions were split. Time fewer images."
         )
-    return pieces
+    return sizes
 
 
 def bare_computations(
-    network: rl.ResidualNetwork, inputs: Tensor, computed: list[Level], pieces: list[int]
+    network: rl.ResidualNetwork, inputs: Tensor, computed: list[Level], sizes: list[int]
 ) -> Callable[[], None]:
     """Return what runs the same forwards on batches of the same sizes, with nothing around them.
 
@@ -130,13 +130,13 @@ def bare_computations(
         most[before], most[after] = max(most[before], *level.values()), max(most[after], streams[i])
     for of in calls.values():
         of.sort(key=lambda call: call[0], reverse=True)
-    ready = {shape: torch.randn(count * max(pieces), *shape, device=inputs.device) for shape, count in most.items()}
+    ready = {shape: torch.randn(count * max(sizes), *shape, device=inputs.device) for shape, count in most.items()}
 
     def hands_on(i: int, n: int) -> Callable[[Tensor], Tensor]:
         return lambda _: ready[shapes[i][1]][: n * streams[i]]
 
     def run() -> None:
-        for start, stop in pairwise(np.cumsum([0, *pieces]).tolist()):
+        for start, stop in pairwise(np.cumsum([0, *sizes]).tolist()):
             n = stop - start
             for (before, after), of in calls.items():
                 x = ready[before]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,9 @@ def __getattr__(name: str) -> object:
         from importlib.metadata import version
 
         return version("resnet-lesion")
+    if name not in __all__:
+        # as Python words it for any module, which adds the name that may have been meant
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}", name=name, obj=sys.modules[__name__])
     return _public_name(name)
 
 

@@ -28,6 +28,7 @@ def load_digits(split: Literal["train", "test"] = "test") -> tuple[Tensor, Tenso
         Alpaydin & Kaynak 1998, "Optical Recognition of Handwritten Digits", UCI Machine Learning Repository.
 
     Example:
+        >>> from resnet_lesion.digits import load_digits
         >>> inputs, targets = load_digits("test")
         >>> inputs.shape, targets.shape
         (torch.Size([540, 3, 8, 8]), torch.Size([540]))

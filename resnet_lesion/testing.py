@@ -48,8 +48,8 @@ def check_adapter(model: nn.Module | ResidualNetwork, inputs: Tensor) -> float:
         TypeError: If the model has no known block.
 
     Example:
-        >>> import timm, torch
-        >>> check_adapter(timm.create_model("resnet18"), torch.randn(2, 3, 64, 64)) < 1e-12
+        >>> import resnet_lesion as rl, timm, torch
+        >>> rl.testing.check_adapter(timm.create_model("resnet18"), torch.randn(2, 3, 64, 64)) < 1e-12
         True
     """
     network = wrap(copy.deepcopy(wrap(model).model).double())

@@ -40,8 +40,9 @@ def test_every_name_of_the_stub_is_there():
 
 
 def test_other_names_are_not():
-    with pytest.raises(AttributeError, match=r"Deltion"):
+    with pytest.raises(AttributeError, match=r"^module 'resnet_lesion' has no attribute 'Deltion'$") as caught:
         _ = rl.Deltion
+    assert (caught.value.name, caught.value.obj) == ("Deltion", rl)  # from which Python suggests Deletion
     with pytest.raises(ImportError, match="cannot import name 'Deltion' from 'resnet_lesion'"):
         exec("from resnet_lesion import Deltion")
 

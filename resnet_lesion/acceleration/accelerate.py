@@ -214,10 +214,8 @@ def _rounding(network: ResidualNetwork, inputs: Tensor, autocast: Autocast) -> f
     """Return how far rounding alone moves the model's outputs: from those of a float64 copy."""
     if network.dtype == torch.float64:  # there is no finer type: as far as float32 moves them, in float64's units
         coarse = ResidualNetwork(copy.deepcopy(network.model).float()).trace(inputs).output
-        fine, unit = (
-            network.trace(inputs).output,
-            rounding_unit(None, torch.float64) / rounding_unit(None, torch.float32),
-        )
+        fine = network.trace(inputs).output
+        unit = rounding_unit(None, torch.float64) / rounding_unit(None, torch.float32)
     else:
         with precision(network.device, autocast):
             coarse = network.trace(inputs).output

@@ -134,9 +134,8 @@ def _statistics(network: ResidualNetwork, batch: Microbatch, sign: int) -> Tenso
         take_residual = [stack.enter_context(block.kept_residual()) for block in network.blocks]
         for block in network.blocks:
             stack.enter_context(block.module.register_forward_hook(at_block))
-        leaf = (
-            batch.inputs.detach().clone().requires_grad_()
-        )  # so that there is a graph even where all weights are frozen
+        # so that there is a graph even where all weights are frozen
+        leaf = batch.inputs.detach().clone().requires_grad_()
         logits = network.model(leaf)
     # a cosine does not change with the scale of a gradient
     head, _ = in_range(sign * at_output(logits, batch.objective)[None], logits.dtype)

@@ -38,8 +38,8 @@ class Branch:
     Example:
         A block that ends with a functional ReLU and, on the skip, has a projection in some of its instances:
 
-        >>> import torch
-        >>> Branch(entry="conv1", exit="bn2", shortcut="downsample", post=torch.relu).skip
+        >>> import resnet_lesion as rl, torch
+        >>> rl.Branch(entry="conv1", exit="bn2", shortcut="downsample", post=torch.relu).skip
         True
     """
 

@@ -28,8 +28,8 @@ class Residual(nn.Module):
         shortcut: The projection on the skip, or None for an identity shortcut.
 
     Example:
-        >>> import torch
-        >>> Residual(torch.nn.Identity(), lambda x: 2 * x)(torch.ones(2))
+        >>> import resnet_lesion as rl, torch
+        >>> rl.Residual(torch.nn.Identity(), lambda x: 2 * x)(torch.ones(2))
         tensor([3., 3.])
     """
 
@@ -51,8 +51,8 @@ class Plain(nn.Module):
         *steps: What the layer does, in order. Modules stay where they are in the model too.
 
     Example:
-        >>> import torch
-        >>> Plain(torch.nn.Identity(), lambda x: 2 * x)(torch.ones(2))
+        >>> import resnet_lesion as rl, torch
+        >>> rl.Plain(torch.nn.Identity(), lambda x: 2 * x)(torch.ones(2))
         tensor([2., 2.])
     """
 
@@ -73,8 +73,8 @@ class Function(nn.Module):
         function: The function.
 
     Example:
-        >>> import torch
-        >>> Function(torch.relu)(torch.tensor([-1.0, 1.0]))
+        >>> import resnet_lesion as rl, torch
+        >>> rl.Function(torch.relu)(torch.tensor([-1.0, 1.0]))
         tensor([0., 1.])
     """
 
@@ -107,12 +107,12 @@ class Arguments:
     Example:
         A module that computes ``x + scale * layer(x)`` with the ``scale`` that it is called with:
 
-        >>> import torch
+        >>> import resnet_lesion as rl, torch
         >>> class Scaled(torch.nn.Module):
         ...     def forward(self, x, scale):
         ...         return x + scale * x
-        >>> given = Arguments("scale")
-        >>> chain = Chain(Scaled(), {"layer": Residual(lambda x: given["scale"] * x)}, given)
+        >>> given = rl.Arguments("scale")
+        >>> chain = rl.Chain(Scaled(), {"layer": rl.Residual(lambda x: given["scale"] * x)}, given)
         >>> chain(torch.ones(2), 0.5)
         tensor([1.5000, 1.5000])
     """
@@ -143,10 +143,10 @@ class Chain:
         arguments: The further arguments that the links' steps read.
 
     Example:
-        >>> import torch
+        >>> import resnet_lesion as rl, torch
         >>> from torch import nn
         >>> norm, layer = nn.LayerNorm(4), nn.Linear(4, 4)
-        >>> chain = Chain(nn.Sequential(norm, layer), {"norm": Residual(norm), "layer": Plain(layer)})
+        >>> chain = rl.Chain(nn.Sequential(norm, layer), {"norm": rl.Residual(norm), "layer": rl.Plain(layer)})
         >>> chain(torch.zeros(2, 4)).shape
         torch.Size([2, 4])
     """

@@ -41,7 +41,8 @@ def path_counts(n: int) -> xr.DataArray:
         Veit, Wilber & Belongie 2016, section 3 (arXiv:1605.06431).
 
     Example:
-        >>> path_counts(3).values.tolist()
+        >>> import resnet_lesion as rl
+        >>> rl.path_counts(3).values.tolist()
         [1.0, 3.0, 3.0, 1.0]
     """
     return _by_length(n, [float(comb(n, k)) for k in range(_checked(n) + 1)], "number of paths")
@@ -65,7 +66,8 @@ def path_fraction(n: int) -> xr.DataArray:
     Example:
         More than 95 % of the paths of a 54-block network pass 19 to 35 blocks (figure 6a of the paper):
 
-        >>> round(float(path_fraction(54).sel(path_length=slice(19, 35)).sum()), 4)
+        >>> import resnet_lesion as rl
+        >>> round(float(rl.path_fraction(54).sel(path_length=slice(19, 35)).sum()), 4)
         0.9802
     """
     return _by_length(n, [comb(n, k) / 2**n for k in range(_checked(n) + 1)], "share of all paths")
@@ -90,7 +92,8 @@ def remaining_fraction(n: int, n_deleted: int | Iterable[int]) -> xr.DataArray:
         Veit, Wilber & Belongie 2016, figure 7 (arXiv:1605.06431).
 
     Example:
-        >>> remaining_fraction(54, 10).sel(path_length=[5, 11, 17]).round(3).values.tolist()
+        >>> import resnet_lesion as rl
+        >>> rl.remaining_fraction(54, 10).sel(path_length=[5, 11, 17]).round(3).values.tolist()
         [0.343, 0.08, 0.015]
     """
     counts = as_counts("n_deleted", n_deleted, 0, _checked(n))

@@ -44,6 +44,7 @@ def compare(
 
     Example:
         >>> import numpy as np
+        >>> from resnet_lesion.paper.comparison import compare
         >>> first, second = np.array([True, True, False]), np.array([True, False, False])
         >>> float(compare([first], [second]).mcnemar_p_value[0])
         1.0

@@ -6,9 +6,9 @@ Example:
     >>> data = torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 3])
     >>> tree = rl.study(model, data, n_deleted=[1, 4], n_swaps=[1], n_draws=2, n_paths=2, show_progress=False)
     >>> from matplotlib.figure import Figure
-    >>> lesions.error_by_number_deleted(tree["random_deletion"].to_dataset(), Figure().subplots()).get_xlabel()
+    >>> rl.plots.error_by_number_deleted(tree["random_deletion"].to_dataset(), Figure().subplots()).get_xlabel()
     'Number of deleted blocks'
-    >>> sorted(figures(tree))[-2:]
+    >>> sorted(rl.plots.figures(tree))[-2:]
     ['reorder-error_by_kendall_tau', 'sampled_path_gradient-mean_gradient_by_length']
 """
 
@@ -64,7 +64,7 @@ def available(dataset: xr.Dataset) -> dict[str, Draw]:
         >>> model = timm.create_model("resnet18", num_classes=4, zero_init_last=False)
         >>> data, quiet = (torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 3])), {"show_progress": False}
         >>> result = rl.Deletion(model).analyze(data, **quiet)
-        >>> list(available(result))
+        >>> list(rl.plots.available(result))
         ['error_by_block']
     """
     found = {draw.__name__: draw for kind in kinds_of(dataset) for draw in FIGURES.get(kind, ())}
@@ -94,7 +94,7 @@ def figures(result: xr.Dataset | xr.DataTree) -> dict[str, Figure]:
         >>> model = timm.create_model("resnet18", num_classes=4, zero_init_last=False)
         >>> data, quiet = (torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 3])), {"show_progress": False}
         >>> result = rl.Deletion(model).analyze(data, n_deleted=[1, 4], n_draws=2, **quiet)
-        >>> sorted(figures(result))
+        >>> sorted(rl.plots.figures(result))
         ['error_by_number_deleted', 'remaining_paths']
     """
     drawn: dict[str, Figure] = {}
@@ -139,7 +139,7 @@ def save_figures(result: xr.Dataset | xr.DataTree, directory: str | Path) -> lis
         >>> result = rl.Deletion(model).analyze(data, **quiet)
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     [path.name for path in save_figures(result, folder)]
+        ...     [path.name for path in rl.plots.save_figures(result, folder)]
         ['error_by_block.png']
     """
     directory, paths = Path(directory), list[Path]()

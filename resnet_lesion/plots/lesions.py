@@ -50,7 +50,7 @@ def error_by_block(dataset: xr.Dataset, ax: Axes | None = None) -> Axes:
         >>> data, quiet = (torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 3])), {"show_progress": False}
         >>> result = rl.Deletion(model).analyze(data, **quiet)
         >>> from matplotlib.figure import Figure
-        >>> error_by_block(result, ax=Figure().subplots()).get_title(loc="left")
+        >>> rl.plots.error_by_block(result, ax=Figure().subplots()).get_title(loc="left")
         'Error with each block deleted alone: resnet18'
     """
     require(dataset, "error", "layer")
@@ -80,7 +80,7 @@ def compare_deletions(results: Mapping[str, xr.Dataset], ax: Axes | None = None)
         >>> data, quiet = (torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 3])), {"show_progress": False}
         >>> result = rl.Deletion(model).analyze(data, **quiet)
         >>> from matplotlib.figure import Figure
-        >>> ax = compare_deletions({"mine": result, "yours": result}, ax=Figure().subplots())
+        >>> ax = rl.plots.compare_deletions({"mine": result, "yours": result}, ax=Figure().subplots())
         >>> ax.get_legend_handles_labels()[1]
         ['mine (8 blocks)', 'yours (8 blocks)']
     """
@@ -128,7 +128,7 @@ def error_by_lesion(dataset: xr.Dataset, ax: Axes | None = None) -> Axes:
         >>> data, quiet = (torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 3])), {"show_progress": False}
         >>> result = rl.evaluate(model, data, [[0, 1, 2, 3, 4, 5, 6, -1]], **quiet)
         >>> from matplotlib.figure import Figure
-        >>> error_by_lesion(result, ax=Figure().subplots()).get_title(loc="left")
+        >>> rl.plots.error_by_lesion(result, ax=Figure().subplots()).get_title(loc="left")
         'Error under each lesion: resnet18'
     """
     require(dataset, "error", "lesion")
@@ -160,7 +160,7 @@ def error_by_number_deleted(dataset: xr.Dataset, ax: Axes | None = None) -> Axes
         >>> data, quiet = (torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 3])), {"show_progress": False}
         >>> result = rl.Deletion(model).analyze(data, n_deleted=[1, 4], n_draws=2, **quiet)
         >>> from matplotlib.figure import Figure
-        >>> error_by_number_deleted(result, ax=Figure().subplots()).get_title(loc="left")
+        >>> rl.plots.error_by_number_deleted(result, ax=Figure().subplots()).get_title(loc="left")
         'Error with many blocks deleted: resnet18'
     """
     require(dataset, "error", "n_deleted")
@@ -201,7 +201,7 @@ def error_by_kendall_tau(dataset: xr.Dataset, ax: Axes | None = None) -> Axes:
         >>> data, quiet = (torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 3])), {"show_progress": False}
         >>> result = rl.Reorder(model).analyze(data, n_swaps=[1, 2], n_draws=2, **quiet)
         >>> from matplotlib.figure import Figure
-        >>> error_by_kendall_tau(result, ax=Figure().subplots()).get_title(loc="left")
+        >>> rl.plots.error_by_kendall_tau(result, ax=Figure().subplots()).get_title(loc="left")
         'Error with blocks swapped: resnet18'
     """
     require(dataset, "kendall_tau")
@@ -240,7 +240,7 @@ def block_statistic(dataset: xr.Dataset, name: str = "branch_to_skip_ratio", ax:
         >>> data, quiet = (torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 3])), {"show_progress": False}
         >>> result = rl.BlockStatistics(model).analyze(data, **quiet)
         >>> from matplotlib.figure import Figure
-        >>> block_statistic(result, ax=Figure().subplots()).get_title(loc="left")
+        >>> rl.plots.block_statistic(result, ax=Figure().subplots()).get_title(loc="left")
         'Branch to skip ratio: resnet18'
     """
     require(dataset, name, "layer")
@@ -274,7 +274,7 @@ def training_curves(dataset: xr.Dataset, ax: Axes | None = None) -> Axes:
         >>> data, quiet = (torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 3])), {"show_progress": False}
         >>> result = rl.train(model, [data], rl.Recipe(epochs=2), **quiet)
         >>> from matplotlib.figure import Figure
-        >>> training_curves(result, ax=Figure().subplots()).get_title(loc="left")
+        >>> rl.plots.training_curves(result, ax=Figure().subplots()).get_title(loc="left")
         'Training: resnet18'
     """
     require(dataset, "train_loss", "epoch")

@@ -52,7 +52,7 @@ def path_lengths(dataset: xr.Dataset, ax: Axes | None = None) -> Axes:
         >>> data, quiet = (torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 3])), {"show_progress": False}
         >>> result = rl.EffectivePath(model).analyze(data, n_draws=2, **quiet)
         >>> from matplotlib.figure import Figure
-        >>> path_lengths(result, ax=Figure().subplots()).get_title(loc="left")
+        >>> rl.plots.path_lengths(result, ax=Figure().subplots()).get_title(loc="left")
         'Lengths of all paths: resnet18'
     """
     require(dataset, "path_fraction", "path_length")
@@ -89,7 +89,7 @@ def remaining_paths(dataset: xr.Dataset, ax: Axes | None = None) -> Axes:
         >>> data, quiet = (torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 3])), {"show_progress": False}
         >>> result = rl.Deletion(model).analyze(data, n_deleted=[1, 4], n_draws=2, **quiet)
         >>> from matplotlib.figure import Figure
-        >>> remaining_paths(result, ax=Figure().subplots()).get_title(loc="left")
+        >>> rl.plots.remaining_paths(result, ax=Figure().subplots()).get_title(loc="left")
         'Paths that deletion leaves: resnet18'
     """
     from matplotlib import colormaps
@@ -132,7 +132,7 @@ def mean_gradient_by_length(dataset: xr.Dataset, ax: Axes | None = None) -> Axes
         >>> data, quiet = (torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 3])), {"show_progress": False}
         >>> result = rl.PathGradient(model).analyze(data, method="sample", n_draws=2, **quiet)
         >>> from matplotlib.figure import Figure
-        >>> mean_gradient_by_length(result, ax=Figure().subplots()).get_title(loc="left")
+        >>> rl.plots.mean_gradient_by_length(result, ax=Figure().subplots()).get_title(loc="left")
         'Gradient along single paths: resnet18'
     """
     require(dataset, "mean_gradient_norm", "path_length")
@@ -169,7 +169,7 @@ def sum_gradient_by_length(dataset: xr.Dataset, ax: Axes | None = None) -> Axes:
         >>> data, quiet = (torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 3])), {"show_progress": False}
         >>> result = rl.PathGradient(model).analyze(data, method="exact", **quiet)
         >>> from matplotlib.figure import Figure
-        >>> sum_gradient_by_length(result, ax=Figure().subplots()).get_title(loc="left")
+        >>> rl.plots.sum_gradient_by_length(result, ax=Figure().subplots()).get_title(loc="left")
         'Gradient of all paths of one length together: resnet18'
     """
     require(dataset, "sum_gradient_norm", "path_length")
@@ -203,7 +203,7 @@ def effective_paths(dataset: xr.Dataset, ax: Axes | None = None) -> Axes:
         >>> data, quiet = (torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 3])), {"show_progress": False}
         >>> result = rl.EffectivePath(model).analyze(data, n_draws=2, **quiet)
         >>> from matplotlib.figure import Figure
-        >>> effective_paths(result, ax=Figure().subplots()).get_title(loc="left")
+        >>> rl.plots.effective_paths(result, ax=Figure().subplots()).get_title(loc="left")
         'Gradient from paths of each length: resnet18'
     """
     exact = "total_gradient" not in dataset and "sum_gradient_share" in dataset
@@ -236,7 +236,7 @@ def layer_gradient(dataset: xr.Dataset, ax: Axes | None = None) -> Axes:
         >>> data, quiet = (torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 3])), {"show_progress": False}
         >>> result = rl.PathGradient(model).analyze(data, method="exact", **quiet)
         >>> from matplotlib.figure import Figure
-        >>> layer_gradient(result, ax=Figure().subplots()).get_title(loc="left")
+        >>> rl.plots.layer_gradient(result, ax=Figure().subplots()).get_title(loc="left")
         'Gradient at each block by path length: resnet18'
     """
     from matplotlib.colors import LogNorm

@@ -32,7 +32,7 @@ def _figure(draw: Callable[Concatenate[xr.Dataset, _P], Axes]) -> Callable[Conca
     # the example calls the method, on the dataset that it would pass to the function
     described = re.sub("\n +dataset: .*", "", inspect.getdoc(draw) or "")
     method.__name__, method.__qualname__ = name, f"LesionAccessor.{name}"
-    method.__doc__ = described.replace(f"{draw.__name__}(result, ", f"result.lesion.{name}(")
+    method.__doc__ = described.replace(f"rl.plots.{draw.__name__}(result, ", f"result.lesion.{name}(")
     method.__dict__["__signature__"] = signature.replace(parameters=[itself, *options])
     return method
 

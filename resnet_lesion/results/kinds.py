@@ -43,6 +43,7 @@ def kinds_of(dataset: xr.Dataset) -> tuple[str, ...]:
 
     Example:
         >>> import resnet_lesion as rl
+        >>> from resnet_lesion.results.kinds import kinds_of
         >>> kinds_of(rl.path_fraction(54).to_dataset(name="path_fraction"))
         ('path_lengths',)
     """

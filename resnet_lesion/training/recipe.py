@@ -32,7 +32,8 @@ class Recipe:
         Veit, Wilber & Belongie 2016, section 5, for training some random blocks (arXiv:1605.06431).
 
     Example:
-        >>> Recipe(epochs=30, modules_per_batch=23).learning_rate
+        >>> import resnet_lesion as rl
+        >>> rl.Recipe(epochs=30, modules_per_batch=23).learning_rate
         0.1
     """
 

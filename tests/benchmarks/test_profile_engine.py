@@ -1,5 +1,7 @@
 """Where the engine's time goes, written out."""
 
+import re
+
 import pytest
 
 from benchmarks import engine, profile_engine, timing
@@ -15,8 +17,7 @@ def test_the_profile_has_both_contenders(tiny, monkeypatch):
     assert "glibc gives memory back between passes." in text
     for name in (timing.OURS, engine.BARE):
         (line,) = (line for line in text.splitlines() if line.startswith(f"{name}  "))
-        *times, faults = line.removeprefix(name).split(" s")
-        assert len([float(time) for time in times]) == 3  # by the clock, of the process, of the system
-        assert int(faults) >= 0
+        # clock, user, system and page faults: on a network this small, all may round to nothing
+        assert re.fullmatch(rf"{name}( +\d+\.\d\d s){{3}} +\d+", line)
         assert f"\n\n{name}\n---" in text
     assert text.count("convolution") > 2
