@@ -10,10 +10,10 @@ from resnet_lesion.network.residual_network import ResidualNetwork, Trace
 _DEVICE_SHARE = 0.5
 
 # On a CPU, tensors of a few dozen MiB are fastest: larger ones fall out of the caches and are paged in again each time.
-_CPU_BYTES = 2**27
+_GRADIENT_CPU_BYTES = 2**27
 
 # Carrying gradients through a block keeps about this many tensors alive for each of them.
-_LIVE_TENSORS = 4
+_LIVE_PER_GRADIENT = 4
 
 
 def memory_budget(network: ResidualNetwork, cpu_bytes: int) -> int:
@@ -39,8 +39,8 @@ def gradient_capacity(network: ResidualNetwork, trace: Trace, memory_limit: int 
     """
     if memory_limit is not None and memory_limit < 1:
         raise ValueError(f"expected memory_limit in bytes, at least 1, or None, got {memory_limit}.")
-    budget = memory_budget(network, _CPU_BYTES) if memory_limit is None else memory_limit
+    budget = memory_budget(network, _GRADIENT_CPU_BYTES) if memory_limit is None else memory_limit
     largest = max(np.prod(shape) for shape in (*trace.input_shapes, *trace.output_shapes))
     # they are carried in float32 at least
-    bytes_of_one = int(_LIVE_TENSORS * largest * max(4, trace.output.element_size()))
+    bytes_of_one = int(_LIVE_PER_GRADIENT * largest * max(4, trace.output.element_size()))
     return max(1, budget // bytes_of_one)
