@@ -14,7 +14,7 @@ os.environ["PYTHONWARNINGS"] = "ignore:IProgress not found"
 project = "resnet-lesion"
 author = "the authors of resnet-lesion"
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.intersphinx"]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "results"]
 autodoc_preserve_defaults = True
 # shown by name, not expanded to what they stand for
 autodoc_type_aliases = {
