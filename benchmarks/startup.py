@@ -10,12 +10,13 @@ from .networks import Spec
 from .timing import compared, side_by_side
 
 TORCH, PACKAGE = "import torch", "import resnet_lesion"
+FIRST_USE = "from resnet_lesion import Deletion"  # what was put off
 _COMMAND = "from resnet_lesion.cli.command import main; raise SystemExit(main())"
 COMMANDS = {
     f"resnet-lesion {words}": ("-c", _COMMAND, *words.split())
     for words in ("--help", "show --help", "--version", "--print-completion bash")
 }
-PROGRAMS = {TORCH: ("-c", TORCH), PACKAGE: ("-c", PACKAGE), **COMMANDS}
+PROGRAMS = {name: ("-c", name) for name in (TORCH, PACKAGE, FIRST_USE)} | COMMANDS
 """Python's arguments, by name of the program."""
 
 

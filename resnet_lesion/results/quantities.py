@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from scipy.stats import linregress
 
 
 def groups(result: xr.Dataset | xr.DataTree) -> Iterator[tuple[str, xr.Dataset]]:
@@ -57,6 +56,8 @@ def decay_line(gradient: xr.DataArray) -> Any:
     Returns:
         What SciPy's ``linregress`` returns.
     """
+    from scipy.stats import linregress  # takes long to import, and every analyzer imports this file
+
     positive = _positive(gradient)
     return linregress(positive["path_length"].values, np.log10(positive.values))
 

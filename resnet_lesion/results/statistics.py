@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import norm
+from scipy.special import ndtri  # scipy.stats, whose norm.ppf this is, takes long to import
 
 
 def wilson_interval(
@@ -25,7 +25,7 @@ def wilson_interval(
         ``binomtest(...).proportion_ci(method="wilson")`` gives the same for one proportion at a time.
     """
     k, n = np.asarray(successes, dtype=np.float64), np.asarray(total, dtype=np.float64)
-    z = float(norm.ppf((1 + coverage) / 2))
+    z = float(ndtri((1 + coverage) / 2))
     share, weight = k / n, z**2 / n
     centre = (share + weight / 2) / (1 + weight)
     half = np.sqrt(share * (1 - share) * weight + weight**2 / 4) / (1 + weight)
