@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from collections.abc import Callable
+from contextvars import ContextVar
 from functools import cache, singledispatch
 from importlib.metadata import entry_points
 from typing import TypeAlias, TypeVar
@@ -22,6 +23,9 @@ Adapter: TypeAlias = Callable[..., Branch | Chain | None]
 
 
 _A = TypeVar("_A", bound=Adapter)
+
+
+_loading = ContextVar("_loading", default=False)  # of this thread: whether what is registered comes from a package
 
 
 @singledispatch
@@ -68,7 +72,8 @@ def register_adapter(*classes: type[nn.Module]) -> Callable[[_A], _A]:
 
     def decorate(adapter: _A) -> _A:
         for cls in classes:
-            _describe.register(cls, adapter)
+            if not (_loading.get() and cls in _describe.registry):
+                _describe.register(cls, adapter)
         return adapter
 
     return decorate
@@ -119,12 +124,20 @@ def is_block(module: nn.Module) -> bool:
 
 @cache
 def load_adapters() -> None:
-    """Import, once, every installed package that offers adapters (entry point group ``resnet_lesion.adapters``)."""
-    for entry_point in entry_points(group=ENTRY_POINT_GROUP):
-        try:
-            entry_point.load()
-        except Exception as error:  # a broken third-party package must not take away the blocks of all others
-            warnings.warn(f"adapters {entry_point.value!r} could not be loaded: {error}", stacklevel=2)
+    """Import, once, every installed package that offers adapters (entry point group ``resnet_lesion.adapters``).
+
+    This happens when a block is first looked up. An adapter that was registered by hand before then stays, as if the
+    packages had come first.
+    """
+    token = _loading.set(True)
+    try:
+        for entry_point in entry_points(group=ENTRY_POINT_GROUP):
+            try:
+                entry_point.load()
+            except Exception as error:  # a broken third-party package must not take away the blocks of all others
+                warnings.warn(f"adapters {entry_point.value!r} could not be loaded: {error}", stacklevel=2)
+    finally:
+        _loading.reset(token)
 
 
 def known_blocks() -> str:

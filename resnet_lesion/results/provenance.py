@@ -1,4 +1,4 @@
-"""The common form of every result: named dimensions, units, and where it came from."""
+"""Where a result came from: the network and its blocks, versions and options, and hashes of weights and images."""
 
 from __future__ import annotations
 

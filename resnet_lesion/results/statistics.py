@@ -1,4 +1,4 @@
-"""Confidence intervals."""
+"""How far chance moves a number: Wilson intervals and standard errors."""
 
 from __future__ import annotations
 

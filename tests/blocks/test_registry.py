@@ -156,3 +156,24 @@ def test_a_model_without_blocks_is_described_by_its_most_frequent_classes():
     assert "Its own classes: only torch.nn modules." in registry.no_blocks(
         nn.Sequential(nn.Sequential(nn.Linear(1, 1)))
     )
+
+
+def test_an_adapter_of_ones_own_stays_when_those_of_packages_are_loaded_later(monkeypatch):
+    class Theirs(nn.Module):
+        pass
+
+    class Other(nn.Module):
+        pass
+
+    class Package:
+        value = "their_package"
+
+        def load(self):
+            rl.register_adapter(Theirs, Other)(lambda block: rl.Branch(entry="a", exit="theirs"))
+
+    rl.register_adapter(Theirs)(lambda block: rl.Branch(entry="a", exit="own"))
+    assert rl.find_branch(Theirs()).exit == "own"
+    monkeypatch.setattr(registry, "entry_points", lambda group: [Package()])
+    registry.load_adapters.__wrapped__()
+    assert rl.find_branch(Theirs()).exit == "own"
+    assert rl.find_branch(Other()).exit == "theirs"
