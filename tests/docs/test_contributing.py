@@ -1,6 +1,7 @@
 """A new kind of result needs an entry in the places that CONTRIBUTING.md lists, and nowhere else."""
 
 import importlib
+import inspect
 import re
 from pathlib import Path
 
@@ -65,6 +66,13 @@ def added(monkeypatch):
 
 def test_the_places_are_those_where_something_is_written():
     assert [name for _, name in PLACES] == list(ENTRIES)
+
+
+def test_public_names_stand_where_the_page_says():
+    files = re.search(r"named in `([\w/.]+)` and `([\w/.]+)`", SECTION).groups()
+    names = [name for name in rl.__all__ if not inspect.ismodule(getattr(rl, name))]  # those have pages of their own
+    for text in ((PAGE.parent / file).read_text() for file in files):
+        assert [name for name in names if not re.search(rf"\b{name}\b", text)] == []
 
 
 def test_every_mapping_by_kinds_is_listed():
