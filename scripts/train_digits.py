@@ -19,7 +19,8 @@ from torch.utils.data import DataLoader, TensorDataset, default_collate
 import resnet_lesion as rl
 from resnet_lesion.digits import load_digits
 
-WEIGHTS = Path(__file__).parents[1] / "adapters/resnet_lesion_timm/weights/cifar_preactresnet110.digits.safetensors"
+# in the current folder: the embedded file is another network, on which the documentation and the tests rest
+OUT = Path("cifar_preactresnet110.digits.safetensors")
 
 
 def shifted(samples: list[tuple[torch.Tensor, torch.Tensor]]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -37,7 +38,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=WEIGHTS, help="default: in place of the embedded weights")
+    parser.add_argument("--out", type=Path, default=OUT, help=f"default: {OUT}")
     args = parser.parse_args()
 
     torch.manual_seed(args.seed)
