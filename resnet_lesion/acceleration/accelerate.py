@@ -94,8 +94,9 @@ class AcceleratedNetwork(ResidualNetwork):
         return forwards if self._compiled is None else self._compiled.forwards(self.blocks, forwards)
 
     @contextmanager
-    def _opened(self) -> Iterator[None]:
-        with super()._opened(), precision(self.device, self._autocast):
+    def precision(self) -> Iterator[None]:
+        """Compute in the precision that was asked for."""
+        with precision(self.device, self._autocast):
             yield
 
 

@@ -14,9 +14,11 @@ from captum.log import log_usage  # pyright: ignore[reportAttributeAccessIssue]
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from resnet_lesion.engines.chunking import Chunks, rows_of, slice_batch
+from resnet_lesion.engines.chunking import Chunks
 from resnet_lesion.engines.linearization import Linearization
 from resnet_lesion.engines.memory import gradient_capacity
+from resnet_lesion.engines.proof import N_IMAGES, prove
+from resnet_lesion.network.forward_pass import rows_of, slice_batch
 from resnet_lesion.network.orders import IntArray, whole
 from resnet_lesion.network.residual_network import ResidualNetwork, wrap
 from resnet_lesion.network.shapes import check_fit
@@ -74,15 +76,15 @@ def score_lost(
     """Return (N, n_orders): the target score of the whole network less that under each order row."""
     inputs = single_input(inputs)
     extra = forward_args(additional_forward_args)
+    proof = prove(network, *slice_batch(slice(N_IMAGES), inputs, *extra))
     with (
         network.isolated(),
         torch.no_grad(),
         tqdm(total=len(orders) + 1, unit="lesion", disable=not show_progress, desc="lesions") as progress,
     ):
-        trace = network.trace(*slice_batch(slice(1), inputs, *extra))
-        check_fit(network, orders, trace)
+        check_fit(network, orders, proof.trace)
         rows = torch.cat([torch.as_tensor(whole(len(network)))[None], torch.as_tensor(orders)]).numpy()
-        chunks = Chunks(network, rows, trace, perturbations_per_eval)
+        chunks = Chunks(network, rows, proof, perturbations_per_eval)
         scores: Tensor | None = None
         for outputs, chosen in chunks.outputs(network.to_device(inputs), *extra):
             selected = torch.stack([select_score(output, target) for output in outputs], dim=1)
@@ -168,9 +170,10 @@ def carry_by_length(
         (N, ...) reduced gradients.
     """
     x, extra, parts = single_input(inputs), forward_args(additional_forward_args), list[Tensor]()
+    proof = prove(network, *slice_batch(slice(N_IMAGES), x, *extra))
+    proof.require_independence()
     with network.isolated():
-        trace = network.trace(*slice_batch(slice(1), x, *extra))
-        n_images = max(1, gradient_capacity(network, trace, memory_limit) // (max_length + 1))
+        n_images = max(1, gradient_capacity(network, proof.trace, memory_limit) // (max_length + 1))
         for start in range(0, len(x), n_images):
             chosen = slice(start, start + n_images)
             some, *args = slice_batch(chosen, x, *extra)

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from resnet_lesion.engines.linearization import Linearization, Objective, full_gradient, path_plan
 from resnet_lesion.engines.memory import gradient_capacity
+from resnet_lesion.network.classes import number_of_classes
 from resnet_lesion.network.orders import DELETED, IntArray
 from resnet_lesion.network.paths import draw_path
 from resnet_lesion.network.residual_network import ResidualNetwork
@@ -102,8 +103,10 @@ def microbatches(pass_: Pass, totals: Totals, options: GradientOptions, n_gradie
     network, shard = pass_.run.network, pass_.run.shard
     if shard.lesions != (0, 1):
         raise ValueError(f"expected a shard of the images only, as there are no lesions, got {shard}.")
-    trace = network.trace(pass_.first)
-    n_classes, capacity = trace.n_classes, gradient_capacity(network, trace, options.memory_limit)
+    pass_.proof.require_independence()
+    trace = pass_.proof.trace
+    n_classes = number_of_classes(network.model, trace.output)
+    capacity = gradient_capacity(network, trace, options.memory_limit)
     step = max(1, capacity // n_gradients)
     for inputs, targets in pass_.batches(totals, n_classes):
         for start in range(0, len(inputs), step):

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from resnet_lesion.engines.chunking import Chunks
+from resnet_lesion.network.classes import number_of_classes
 from resnet_lesion.network.orders import DELETED, IntArray, whole
 from resnet_lesion.network.residual_network import Trace
 from resnet_lesion.network.shapes import check_fit
@@ -70,14 +71,14 @@ def _count(run: Run, data: Data, lesions: Lesions, perturbations_per_eval: int |
     """Iterate over the data once and count, for the whole network and each lesion."""
     network = run.network
     with run.pass_over(data) as pass_, torch.no_grad():
-        trace = network.trace(pass_.first)
-        n_classes = trace.n_classes
+        trace = pass_.proof.trace
+        n_classes = number_of_classes(network.model, trace.output)
         rows = lesions(trace) if callable(lesions) else lesions
         check_fit(network, rows, trace)
         chosen = run.shard.lesion_numbers(rows)
         # the whole network first, to compare with
         counted = np.concatenate([whole(len(network))[None], rows[chosen]])
-        chunks = Chunks(network, counted, trace, perturbations_per_eval, n_reference=1)
+        chunks = Chunks(network, counted, pass_.proof, perturbations_per_eval, n_reference=1)
         tally = _Tally(len(counted), n_classes, network.device)
         for inputs, targets in pass_.batches(vars(tally), n_classes):
             for some, labels in chunks.split(inputs, targets):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,13 +16,17 @@ from torch import Tensor
 from resnet_lesion.checks import as_positive
 from resnet_lesion.engines.memory import memory_budget
 from resnet_lesion.engines.plan import Plan
+from resnet_lesion.engines.proof import Proof
 from resnet_lesion.engines.streams import forward_lesions
-from resnet_lesion.errors import AdapterError
+from resnet_lesion.network.forward_pass import rows_of, slice_batch
 from resnet_lesion.network.orders import IntArray
 from resnet_lesion.network.residual_network import ResidualNetwork, Trace
 
 # On a CPU a pass that fits into the caches is faster than a larger one; on an accelerator a larger one is.
 _CPU_BYTES = 2**26
+
+_ALL = 2**62
+
 
 # A block keeps about this many tensors of the size of its input or output alive while it runs.
 _LIVE_TENSORS = 6
@@ -44,7 +47,7 @@ class Chunks:
     Args:
         network: The network, in eval mode.
         orders: (n_rows, n_blocks) order rows.
-        trace: The shapes of the blocks' inputs and outputs.
+        proof: What the network showed on the first images.
         perturbations_per_eval: The largest number of rows in one forward pass; None for as many as there are.
         n_reference: How many of the first rows are there for comparison only and not counted as requested work.
     """
@@ -53,19 +56,19 @@ class Chunks:
         self,
         network: ResidualNetwork,
         orders: IntArray,
-        trace: Trace,
+        proof: Proof,
         perturbations_per_eval: int | None = None,
         n_reference: int = 0,
     ) -> None:
         if perturbations_per_eval is not None:
             as_positive("perturbations_per_eval", perturbations_per_eval)
-        self._network, self._orders, self._n_reference = network, orders, n_reference
+        self._network, self._orders, self._n_reference, self._proof = network, orders, n_reference, proof
         # neighbours in lexicographic order share the longest prefixes
         ranked = np.lexsort(orders.T[::-1])
-        size = perturbations_per_eval or len(ranked)
+        size = (perturbations_per_eval or len(ranked)) if proof.stackable else 1
         self._chunks = [self._chunk(ranked[i : i + size]) for i in range(0, len(ranked), size)]
-        largest = max(_bytes_per_image(chunk.plan, trace) for chunk in self._chunks)
-        self._images = max(1, memory_budget(network, _CPU_BYTES) // largest)
+        largest = max(_bytes_per_image(chunk.plan, proof.trace) for chunk in self._chunks)
+        self._images = max(1, memory_budget(network, _CPU_BYTES) // largest) if proof.independent else _ALL
 
     @property
     def block_evaluations(self) -> int:
@@ -91,16 +94,7 @@ class Chunks:
         while i < len(self._chunks):
             chunk = self._chunks[i]
             rows = chunk.rows
-            try:
-                outputs = self._attempt(chunk, inputs, args)
-            except AdapterError:
-                raise
-            except RuntimeError:
-                if len(rows) == 1:
-                    raise
-                # what bypasses the blocks, as in cross stages, has one row for each image where streams have several
-                self._chunks[i : i + 1] = [self._chunk(row[None]) for row in rows]
-                continue
+            outputs = self._attempt(chunk, inputs, args)
             if outputs is None:
                 self._chunks[i : i + 1] = map(self._chunk, (rows[: len(rows) // 2], rows[len(rows) // 2 :]))
                 continue
@@ -116,11 +110,10 @@ class Chunks:
             slices = [slice(start, start + self._images) for start in range(0, len(inputs), self._images)]
             try:
                 return torch.cat(
-                    [forward_lesions(self._network, chunk.plan, *slice_batch(some, inputs, *args)) for some in slices],
-                    dim=1,
+                    [self._one_pass(chunk.plan, *slice_batch(some, inputs, *args)) for some in slices], dim=1
                 )
             except torch.OutOfMemoryError:
-                if min(self._images, len(inputs)) == 1 and len(chunk.rows) == 1:
+                if (min(self._images, len(inputs)) == 1 and len(chunk.rows) == 1) or not self._proof.independent:
                     raise
             # outside the except clause, whose traceback would keep the activations alive
             torch.cuda.empty_cache()
@@ -128,15 +121,13 @@ class Chunks:
                 return None
             self._images = min(self._images, len(inputs)) // 2
 
-
-def slice_batch(chosen: slice, inputs: Tensor, *args: object) -> tuple[Any, ...]:
-    """Return some of the images, and of each further argument their part, as :func:`rows_of` takes it."""
-    return inputs[chosen], *(rows_of(arg, chosen, len(inputs)) for arg in args)
-
-
-def rows_of(value: Any, chosen: slice, n: int) -> Any:
-    """Return the rows of some of the n images if the value is a tensor that has one for each, else all of it."""
-    return value[chosen] if isinstance(value, Tensor) and value.ndim > 0 and len(value) == n else value
+    def _one_pass(self, plan: Plan, inputs: Tensor, *args: object) -> Tensor:
+        n, least = len(inputs), self._proof.n_at_least
+        if n < least:  # an image more, whose outputs nobody sees
+            again = [*range(n), *[0] * (least - n)]
+            inputs, args = inputs[again], tuple(rows_of(arg, again, n) for arg in args)
+        with self._proof.one_pass(self._network.model):
+            return forward_lesions(self._network, plan, inputs, *args)[:, :n]
 
 
 def _bytes_per_image(plan: Plan, trace: Trace) -> int:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import permutations
+from math import factorial
 
 import numpy as np
 import torch
@@ -54,6 +56,46 @@ class Plan:
         if self._on_device is None or self._on_device.device != device:
             self._on_device = torch.as_tensor(self.stream, device=device)
         return self._on_device
+
+
+class Shuffle(Plan):
+    """The whole network on rows that change places at every block, one of them twice from the first block on.
+
+    It computes what every row gives alone, unless something in the model mixes rows, or takes them from elsewhere than
+    the block before: no two blocks see the rows in the same places, so that then some row comes out wrong.
+
+    Args:
+        n_blocks: Number of blocks.
+
+    Attributes:
+        n_images: How many images the model is to be given, each in a stream of its own.
+        images: (n_rows,) the image in each row of the outputs.
+    """
+
+    def __init__(self, n_blocks: int) -> None:
+        n_rows = 4
+        while factorial(n_rows) // 2 < n_blocks:
+            n_rows += 1
+        self.n_images = n_rows - 1
+        images = (*range(self.n_images), 0)
+        places = sorted(set(permutations(images)))
+        chosen = np.random.default_rng(0).permutation(len(places))[:n_blocks]
+        self.forks, before = [], images[:-1]
+        for block, place in enumerate(chosen):
+            now = places[place]
+            self.forks.append((Fork(block, tuple((parent, parent + 1) for parent in _parents(before, now))),))
+            before = now
+        self.images: IntArray = np.array(before)
+        self.n_streams = [self.n_images] + [n_rows] * n_blocks
+        self.stream = np.arange(n_rows)
+        self.block_evaluations = n_rows * n_blocks
+        self._on_device = None
+
+
+def _parents(before: tuple[int, ...], now: tuple[int, ...]) -> list[int]:
+    """Return from which place before each row comes, each of two rows of one image from another if there are two."""
+    places = {image: [i for i, other in enumerate(before) if other == image] for image in before}
+    return [places[image].pop() if len(places[image]) > 1 else places[image][0] for image in now]
 
 
 def _runs(parents: NDArray[np.int64]) -> tuple[tuple[int, int], ...]:

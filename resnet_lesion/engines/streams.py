@@ -25,7 +25,7 @@ def forward_lesions(network: ResidualNetwork, plan: Plan, inputs: Tensor, *args:
     Args:
         network: The network, on the inputs' device and in eval mode.
         plan: The lesions.
-        inputs: (N, ...) inputs.
+        inputs: (N, ...) inputs; if the plan begins with several streams, those of one after another.
         *args: Further arguments of the model.
 
     Returns:
@@ -35,7 +35,7 @@ def forward_lesions(network: ResidualNetwork, plan: Plan, inputs: Tensor, *args:
         AdapterError: If the model does not run its blocks once each in order with the batch in the first dimension,
             or a block overwrites its input.
     """
-    n, whole, ran = len(inputs), network.forwards(), list[int]()
+    n, whole, ran = len(inputs) // plan.n_streams[0], network.forwards(), list[int]()
 
     def through(i: int, fork: Fork, x: Tensor) -> Tensor:
         if len(fork.runs) == 1:

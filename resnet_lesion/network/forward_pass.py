@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -73,6 +74,31 @@ def run_model(model: nn.Module, inputs: Tensor, *args: object) -> object:
             f"the model does not take inputs of shape {tuple(inputs.shape)}: {error}. "
             f"Expected (N, channels, height, width) as the model was built for{_expected_input(model)}."
         ) from error
+
+
+def as_output(output: object, n_rows: int) -> Tensor:
+    """Return what the model returned if it is one tensor with a row for each input.
+
+    Raises:
+        AdapterError: If it is anything else.
+    """
+    if not isinstance(output, Tensor) or output.shape[:1] != (n_rows,):
+        got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        raise AdapterError(
+            f"expected a model that returns one tensor with a row for each of {n_rows} inputs, got {got}. "
+            "Wrap a classifier, not a feature extractor."
+        )
+    return output
+
+
+def slice_batch(chosen: slice, inputs: Tensor, *args: object) -> tuple[Any, ...]:
+    """Return some of the images, and of each further argument their part, as :func:`rows_of` takes it."""
+    return inputs[chosen], *(rows_of(arg, chosen, len(inputs)) for arg in args)
+
+
+def rows_of(value: Any, chosen: slice | list[int], n: int) -> Any:
+    """Return the rows of some of the n images if the value is a tensor that has one for each, else all of it."""
+    return value[chosen] if isinstance(value, Tensor) and value.ndim > 0 and len(value) == n else value
 
 
 def check_run_order(ran: Sequence[int], layers: Sequence[str]) -> None:

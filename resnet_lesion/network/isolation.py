@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 _locks: WeakKeyDictionary[nn.Module, threading.RLock] = WeakKeyDictionary()
 
@@ -24,9 +24,50 @@ def isolated(model: nn.Module) -> Iterator[None]:
 
     An analysis replaces functions of the model, so another thread that wants to analyse the same one waits.
     """
-    with _lock(model), preserved_flags(model), preserved_randomness():
+    with _lock(model), preserved_flags(model), preserved_randomness(), preserved_buffers(model):
         model.eval()
         yield
+
+
+@contextmanager
+def preserved_buffers(model: nn.Module) -> Iterator[list[str]]:
+    """Restore every module's buffers, also after an exception: some models count, or measure ranges, in eval mode.
+
+    Yields:
+        A list that holds the names of those that had changed once the context has ended.
+    """
+    before = {
+        (name, module): {key: (buffer, None if buffer is None else buffer.clone()) for key, buffer in buffers.items()}
+        for name, module in model.named_modules()
+        if (buffers := module._buffers)
+    }
+    changed: list[str] = []
+    try:
+        yield changed
+    finally:
+        for name, module in model.named_modules():
+            kept = before.get((name, module), {})
+            for key in [key for key in module._buffers if key not in kept]:
+                del module._buffers[key]
+                changed.append(f"{name}.{key}")
+            for key, (buffer, values) in kept.items():
+                is_same = module._buffers.get(key) is buffer
+                module._buffers[key] = buffer
+                if buffer is not None and values is not None and not _equal(buffer, values):
+                    is_same = False
+                    if buffer.shape == values.shape:
+                        buffer.data.copy_(values)
+                    else:
+                        buffer.data = values
+                if not is_same:
+                    changed.append(f"{name}.{key}")
+
+
+def _equal(a: Tensor, b: Tensor) -> bool:
+    """Compare two tensors by their values, NaN being equal to itself; on the meta device there are none."""
+    if a.device.type == "meta" or torch.equal(a, b):
+        return True
+    return a.shape == b.shape and bool(((a == b) | (a.isnan() & b.isnan())).all())
 
 
 def _lock(model: nn.Module) -> threading.RLock:

@@ -69,6 +69,19 @@ def within_rounding(deviation: float, dtype: torch.dtype) -> bool:
     return deviation <= _ROUNDINGS * rounding_unit(None, dtype)
 
 
+def network_tolerance(device: torch.device, dtype: torch.dtype) -> float:
+    """Return how far rounding may move the outputs of a whole network, relative to the largest of them.
+
+    Every layer passes on the rounding errors of those before it, so this is far more than a block's. In coarse types it
+    cannot be as much, or nothing would ever be noticed.
+    """
+    autocast: Autocast = autocast_dtype(device)
+    if autocast is None and device.type == "cuda" and dtype == torch.float32:
+        autocast = "tf32"  # torch's default for convolutions
+    unit = rounding_unit(autocast, dtype)
+    return min(2.0**12 * unit, max(2.0**-11, min(16 * unit, 2.0**-4)))
+
+
 def autocast_dtype(device: torch.device) -> torch.dtype | None:
     """Return the precision that a surrounding ``torch.autocast`` computes in on a device; None if there is none."""
     if device.type == "meta":  # where nothing is computed, and torch knows no autocast

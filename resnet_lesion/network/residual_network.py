@@ -18,13 +18,13 @@ from resnet_lesion.blocks.chain import Chain
 from resnet_lesion.blocks.registry import find_branch, is_block, no_blocks
 from resnet_lesion.checks import did_you_mean
 from resnet_lesion.errors import AdapterError, PathsError
-from resnet_lesion.network.forward_pass import watch
+from resnet_lesion.network.forward_pass import as_output, watch
 from resnet_lesion.network.isolation import isolated
 from resnet_lesion.network.orders import DELETED, as_orders
 from resnet_lesion.network.paths import as_path
 from resnet_lesion.network.refusals import analysable
 from resnet_lesion.network.routing import route
-from resnet_lesion.network.verification import verify_blocks, verify_chains
+from resnet_lesion.network.verification import verified_pass
 
 
 @dataclass(frozen=True)
@@ -34,17 +34,6 @@ class Trace:
     input_shapes: tuple[tuple[int, ...], ...]
     output_shapes: tuple[tuple[int, ...], ...]
     output: Tensor
-
-    @property
-    def n_classes(self) -> int:
-        """Number of the model's logits for each image.
-
-        Raises:
-            ValueError: If the model returns anything but a row of logits for each image.
-        """
-        if self.output.ndim != 2:
-            raise ValueError(f"expected logits (N, classes) from the model, got {tuple(self.output.shape)}.")
-        return self.output.shape[1]
 
 
 class ResidualNetwork:
@@ -71,31 +60,24 @@ class ResidualNetwork:
     def __init__(self, model: nn.Module) -> None:
         model = analysable(model)
         self.model = model
-        names = {module: name for name, module in model.named_modules()}
-        blocks: list[Block] = []
-        chains: list[Chain] = []
-        self._parents: list[str] = []
-        for module, name in names.items():
-            found = find_branch(module) if is_block(module) else None
-            if isinstance(found, Branch):
-                blocks.append(Block(name, module, found))
-                self._parents.append(name.rpartition(".")[0])
-            elif found is not None:
-                # a module that another network has open keeps its links, so that contexts nest
-                opened = vars(found.module).get("forward")
-                chain = opened if isinstance(opened, Chain) else found
-                chains.append(chain)
-                where = names[chain.module]
-                for key, link in chain.links.items():
-                    branch = find_branch(link) if is_block(link) else None
-                    if isinstance(branch, Branch):
-                        blocks.append(Block(".".join(filter(None, (where, key))), link, branch))
-                        self._parents.append(where.rpartition(".")[0])
-        if not blocks:
-            raise TypeError(no_blocks(model))
-        self.blocks: tuple[Block, ...] = tuple(blocks)
-        self.chains: tuple[Chain, ...] = tuple(chains)
+        self.look_up()
         self.attrs: dict[str, str] = {}
+
+    def look_up(self) -> None:
+        """Describe the blocks as they stand now: parts of the model may have been replaced since the last time.
+
+        Raises:
+            TypeError: If the model has no known block.
+            AdapterError: If it has other blocks than before.
+        """
+        blocks, self.chains, self._parents = _blocks_of(self.model)
+        before = getattr(self, "blocks", blocks)
+        if [block.layer for block in blocks] != [block.layer for block in before]:
+            raise AdapterError(
+                f"expected the blocks that the model had when it was wrapped, {[block.layer for block in before]}, got "
+                f"{[block.layer for block in blocks]}. Wrap the model again: rl.wrap(model)."
+            )
+        self.blocks: tuple[Block, ...] = blocks
 
     def __len__(self) -> int:
         return len(self.blocks)
@@ -250,6 +232,7 @@ class ResidualNetwork:
             row[self.index(delete)] = DELETED
         else:
             row = as_orders([order], len(self))[0]
+        self.look_up()
         whole = self.forwards()
         forwards = {
             block.module: block.without_branch if index == DELETED else whole[index]
@@ -278,6 +261,7 @@ class ResidualNetwork:
             >>> with network.routed([1, 0, 1, 0, 1, 0, 1, 0]) as model:
             ...     model(x).sum().backward()
         """
+        self.look_up()
         self.require_skips()
         with ExitStack() as stack:
             stack.enter_context(self._opened())
@@ -287,8 +271,10 @@ class ResidualNetwork:
     @contextmanager
     def isolated(self) -> Iterator[None]:
         """Put the model into eval mode and open its chains; on exit it is as it was, and so are the random states."""
-        with isolated(self.model), self._opened():
-            yield
+        with isolated(self.model):
+            self.look_up()
+            with self._opened():
+                yield
 
     def require_skips(self) -> None:
         """Refuse a plain network, which has one path only.
@@ -333,12 +319,9 @@ class ResidualNetwork:
                 f"expected at least one input to verify the blocks on, and only finite values, "
                 f"got shape {tuple(inputs.shape)}{' with NaN or infinity' if len(inputs) else ''}."
             )
-        inputs = self.to_device(inputs)
-        with isolated(self.model), torch.no_grad():
-            deviations = verify_chains(self.model, self.chains, inputs)
-        with self.isolated(), torch.no_grad():
-            deviations += verify_blocks(self.model, self.blocks, inputs)
-        return max(deviations)
+        with isolated(self.model), self.precision(), torch.no_grad():
+            self.look_up()
+            return max(verified_pass(self.model, self.blocks, self.chains, self.to_device(inputs)).deviations)
 
     def trace(self, inputs: Tensor, *args: object) -> Trace:
         """Run the whole model once and note the shape of every block's input and output.
@@ -375,13 +358,7 @@ class ResidualNetwork:
 
         with self.isolated(), torch.no_grad():
             output = watch(self.model, self.blocks, inputs, note, *args)
-        if not isinstance(output, Tensor) or output.shape[:1] != inputs.shape[:1]:
-            got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-            raise AdapterError(
-                f"expected a model that returns one tensor with a row for each of {len(inputs)} inputs, got {got}. "
-                "Wrap a classifier, not a feature extractor."
-            )
-        return Trace(tuple(s[0] for s in shapes), tuple(s[1] for s in shapes), output)
+        return Trace(tuple(s[0] for s in shapes), tuple(s[1] for s in shapes), as_output(output, len(inputs)))
 
     def to_device(self, inputs: Tensor) -> Tensor:
         """Move inputs to the model's device and, if they are floating-point, to its dtype."""
@@ -390,8 +367,13 @@ class ResidualNetwork:
 
     @contextmanager
     def _opened(self) -> Iterator[None]:
-        with replaced_forwards({chain.module: chain for chain in self.chains}):
+        with replaced_forwards({chain.module: chain for chain in self.chains}), self.precision():
             yield
+
+    @contextmanager
+    def precision(self) -> Iterator[None]:
+        """Compute in the network's own precision, which is the model's."""
+        yield
 
     @property
     def _reference(self) -> Tensor:
@@ -399,6 +381,33 @@ class ResidualNetwork:
             if tensor.is_floating_point():
                 return tensor
         return torch.empty(0)
+
+
+def _blocks_of(model: nn.Module) -> tuple[tuple[Block, ...], tuple[Chain, ...], list[str]]:
+    """Return a model's blocks in forward order, its chains, and the name of what each block is a child of."""
+    names = {module: name for name, module in model.named_modules()}
+    blocks: list[Block] = []
+    chains: list[Chain] = []
+    parents: list[str] = []
+    for module, name in names.items():
+        found = find_branch(module) if is_block(module) else None
+        if isinstance(found, Branch):
+            blocks.append(Block(name, module, found))
+            parents.append(name.rpartition(".")[0])
+        elif found is not None:
+            # a module that another network has open keeps its links, so that contexts nest
+            opened = vars(found.module).get("forward")
+            chain = opened if isinstance(opened, Chain) else found
+            chains.append(chain)
+            where = names[chain.module]
+            for key, link in chain.links.items():
+                branch = find_branch(link) if is_block(link) else None
+                if isinstance(branch, Branch):
+                    blocks.append(Block(".".join(filter(None, (where, key))), link, branch))
+                    parents.append(where.rpartition(".")[0])
+    if not blocks:
+        raise TypeError(no_blocks(model))
+    return tuple(blocks), tuple(chains), parents
 
 
 def wrap(model: nn.Module | ResidualNetwork) -> ResidualNetwork:

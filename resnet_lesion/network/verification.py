@@ -1,84 +1,161 @@
-"""The residual identity, tried on a model as it is: every block computes what its adapter says."""
+"""One plain forward pass in which every block and every chain is compared with what its adapter says of it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
-from functools import partial
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, nn
 
-from resnet_lesion.blocks.block import Block
+from resnet_lesion.blocks.block import Block, replaced_forwards
 from resnet_lesion.blocks.chain import Chain
 from resnet_lesion.errors import HOW_TO, AdapterError
-from resnet_lesion.network.forward_pass import run_model, watch
+from resnet_lesion.network.forward_pass import check_run_order, overwrites_input, run_model, version_of
 from resnet_lesion.network.precision import relative_deviation, within_rounding
 
 
-def verify_blocks(model: nn.Module, blocks: Sequence[Block], inputs: Tensor) -> list[float]:
-    """Check ``post(shortcut(x) + scale(branch(x)))`` on each block of a model; return the relative deviations."""
-    take_residual, deviations = list[Callable[[], Tensor]](), list[float]()
+@dataclass
+class Verified:
+    """What the pass showed.
 
-    def check(i: int, x: Tensor, y: Tensor) -> None:
-        block, residual = blocks[i], take_residual[i]()
-        try:
-            expected = block.combine(x, residual)
-        except AdapterError:
-            raise
-        except RuntimeError as reason:
-            raise AdapterError(
-                f"block {block.layer!r} ({type(block.module).__name__}) cannot be put together as {block.branch} "
-                f"says: {reason}. Correct its adapter; see {HOW_TO}."
-            ) from reason
-        if expected.shape != y.shape:
-            raise AdapterError(
-                f"block {block.layer!r}: the adapter makes shape {tuple(expected.shape)}, "
-                f"the block {tuple(y.shape)}. Correct its adapter; see {HOW_TO}."
+    Attributes:
+        output: What the model returned.
+        input_shapes: The shape of each block's input, without the batch.
+        output_shapes: The shape of each block's output, without the batch.
+        deviations: How far each block, and each chain, is from what its adapter says, relative to its largest output.
+        idle: The names of the blocks whose branch returned nothing but zeros.
+    """
+
+    output: object = None
+    input_shapes: list[tuple[int, ...]] = field(default_factory=list)
+    output_shapes: list[tuple[int, ...]] = field(default_factory=list)
+    deviations: list[float] = field(default_factory=list)
+    idle: list[str] = field(default_factory=list)
+
+
+def verified_pass(
+    model: nn.Module, blocks: Sequence[Block], chains: Sequence[Chain], inputs: Tensor, *args: object
+) -> Verified:
+    """Run a model once as it is, and check on the way ``post(shortcut(x) + scale(branch(x)))`` for each block.
+
+    A module that holds a chain runs its own forward; its links run behind it, on the same input, to be compared. What
+    hooks on a block do to its input and output belongs to its place, not to the block.
+
+    Args:
+        model: The model; the caller has put it into the state that it is to run in, with its chains closed.
+        blocks: Its blocks, in forward order.
+        chains: The modules of which some are links.
+        inputs: What the model takes, (N, ...) on its device.
+        *args: Further arguments of the model.
+
+    Raises:
+        AdapterError: If a block or a chain deviates from its adapter, or the blocks do not run once each, in order, on
+            one tensor of N rows that they leave alone.
+    """
+    found, ran = Verified(), list[int]()
+    replaced = {part.module for part in (*blocks, *chains) if "forward" in vars(part.module)}
+
+    def advice(module: nn.Module) -> str:
+        if module in replaced:
+            return (
+                "Its forward was replaced on this instance, which its adapter knows nothing of: restore it, or write a "
+                f"class and an adapter for it; see {HOW_TO}."
             )
-        deviation = relative_deviation(expected, y)
-        if not within_rounding(deviation, y.dtype):
-            raise AdapterError(
-                f"block {block.layer!r} ({type(block.module).__name__}) is not post(shortcut(x) + scale(branch(x))) as "
-                f"{block.branch} says: relative deviation {deviation:.3g}. Correct its adapter; see {HOW_TO}."
-            )
-        deviations.append(deviation)
+        return f"Correct its adapter; see {HOW_TO}."
 
-    with ExitStack() as stack:
-        for block in blocks:
-            for name in block.entries:
-                block.part(name)  # must exist
-            take_residual.append(stack.enter_context(block.kept_residual()))
-        watch(model, blocks, inputs, check)
-    return deviations
+    def block_check(i: int) -> Callable[..., Tensor]:
+        block, forward = blocks[i], blocks[i].module.forward
+
+        def run(*given: Tensor, **named: object) -> Tensor:
+            if len(given) != 1 or named:
+                raise AdapterError(
+                    f"expected block {block.layer!r} to be called with one tensor, "
+                    f"got {len(given)} positional arguments and {sorted(named) or 'no keywords'}."
+                )
+            (x,) = given
+            version = version_of(x)
+            with block.kept_residual() as take_residual:
+                y = forward(x)
+                residual = take_residual()
+            if version_of(x) != version:
+                raise overwrites_input(block)
+            if not len(x) == len(y) == len(inputs):
+                raise AdapterError(
+                    f"expected {len(inputs)} rows at block {block.layer!r}, one for each image, got {len(x)} and after "
+                    f"it {len(y)}: the model changes its batch dimension, along which lesions are stacked."
+                )
+            ran.append(i)
+            found.deviations.append(_deviation(block, x, residual, y, advice(block.module)))
+            if not residual.any():
+                found.idle.append(block.layer)
+            found.input_shapes.append(tuple(x.shape[1:]))
+            found.output_shapes.append(tuple(y.shape[1:]))
+            return y
+
+        return run
+
+    checks = {block.module: block_check(i) for i, block in enumerate(blocks)}
+    linked = {link for chain in chains for link in chain.links.values()}
+
+    def chain_check(chain: Chain) -> Callable[..., Tensor]:
+        forward = chain.module.forward
+        of_links = {link: checks[link] for link in chain.links.values() if link in checks}
+
+        def run(x: Tensor, *more: Any, **named: Any) -> Tensor:
+            again = x.clone()  # the module may work on it in place
+            y: Tensor = forward(x, *more, **named)
+            with replaced_forwards(of_links):
+                try:
+                    linked_up = chain(again, *more, **named)
+                except AdapterError:
+                    raise
+                except RuntimeError as error:
+                    raise AdapterError(
+                        f"{type(chain.module).__name__} cannot run the links {list(chain.links)} in a row: {error}. "
+                        f"{advice(chain.module)}"
+                    ) from error
+            deviation = relative_deviation(linked_up, y) if linked_up.shape == y.shape else float("inf")
+            if not within_rounding(deviation, y.dtype):
+                raise AdapterError(
+                    f"{type(chain.module).__name__} does not compute the links {list(chain.links)} one after another: "
+                    f"relative deviation {deviation:.3g}. {advice(chain.module)}"
+                )
+            found.deviations.append(deviation)
+            return y
+
+        return run
+
+    for block in blocks:
+        for name in block.entries:
+            block.part(name)  # must exist
+    own = {module: check for module, check in checks.items() if module not in linked}
+    with replaced_forwards(own | {chain.module: chain_check(chain) for chain in chains}):
+        found.output = run_model(model, inputs, *args)
+    check_run_order(ran, [block.layer for block in blocks])
+    return found
 
 
-def verify_chains(model: nn.Module, chains: Sequence[Chain], inputs: Tensor) -> list[float]:
-    """Check that modules compute their links one after another; return the relative deviations."""
-    if not chains:
-        return []
-    seen: list[tuple[Chain, Tensor, tuple[Any, ...], dict[str, Any], Tensor]] = []
-
-    def keep(chain: Chain, _module: nn.Module, args: tuple[Any, ...], named: dict[str, Any], y: Tensor) -> None:
-        seen.append((chain, args[0].clone(), args[1:], named, y.clone()))
-
-    with ExitStack() as stack:
-        for chain in chains:
-            stack.enter_context(chain.module.register_forward_hook(partial(keep, chain), with_kwargs=True))
-        run_model(model, inputs)
-    deviations = []
-    for chain, x, args, named, y in seen:
-        try:
-            deviation = relative_deviation(chain(x, *args, **named), y)
-        except RuntimeError as error:
-            raise AdapterError(
-                f"{type(chain.module).__name__} cannot run the links {list(chain.links)} in a row: {error}. "
-                f"Correct its adapter; see {HOW_TO}."
-            ) from error
-        if not within_rounding(deviation, y.dtype):
-            raise AdapterError(
-                f"{type(chain.module).__name__} does not compute the links {list(chain.links)} one after another: "
-                f"relative deviation {deviation:.3g}. Correct its adapter; see {HOW_TO}."
-            )
-        deviations.append(deviation)
-    return deviations
+def _deviation(block: Block, x: Tensor, residual: Tensor, y: Tensor, advice: str) -> float:
+    """Return how far a block's output is from what its adapter makes of its parts."""
+    try:
+        expected = block.combine(x, residual)
+    except AdapterError:
+        raise
+    except RuntimeError as reason:
+        raise AdapterError(
+            f"block {block.layer!r} ({type(block.module).__name__}) cannot be put together as {block.branch} "
+            f"says: {reason}. {advice}"
+        ) from reason
+    if expected.shape != y.shape:
+        raise AdapterError(
+            f"block {block.layer!r}: the adapter makes shape {tuple(expected.shape)}, "
+            f"the block {tuple(y.shape)}. {advice}"
+        )
+    deviation = relative_deviation(expected, y)
+    if not within_rounding(deviation, y.dtype):
+        raise AdapterError(
+            f"block {block.layer!r} ({type(block.module).__name__}) is not post(shortcut(x) + scale(branch(x))) as "
+            f"{block.branch} says: relative deviation {deviation:.3g}. {advice}"
+        )
+    return deviation

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset, SequentialSampler, Subset
 
+from resnet_lesion.engines.proof import N_IMAGES
 from resnet_lesion.runs.data import Batch, Data, batches
 
 
@@ -21,7 +22,7 @@ class Reading:
             order, also inside timm's own loader, only what is wanted is read.
 
     Attributes:
-        first: The first image and its target, (1, ...) and (1,).
+        first: The first few images and their targets, (n, ...) and (n,): up to :data:`N_IMAGES`.
         batch_size: How many images the data's own batches hold.
         is_indexed: Whether only what is wanted is read.
     """
@@ -32,7 +33,9 @@ class Reading:
         self.is_indexed = loader is not None
         if loader is not None:
             # as all others are read: what a data set opens here would be shared by the processes that are forked later
-            inputs, targets = next(batches(_only(data, range(1), workers=min(1, loader.num_workers))))
+            inputs, targets = next(
+                batches(_only(data, range(min(N_IMAGES, len(loader.dataset))), workers=min(1, loader.num_workers)))
+            )
             assert loader.batch_size is not None
             self.batch_size = loader.batch_size
         else:
@@ -40,7 +43,7 @@ class Reading:
             inputs, targets = next(stream)
             self.batch_size = len(inputs)
             self._stream = chain([(inputs, targets)], stream)
-        self.first = inputs[:1], targets[:1]
+        self.first = inputs[:N_IMAGES], targets[:N_IMAGES]
 
     def every_nth(self, i: int, n: int, start: int = 0) -> Iterator[Batch]:
         """Yield the images with the numbers i, i + n, i + 2 n, ..., except the first ``start`` of them, in batches."""

@@ -21,6 +21,8 @@ import torch
 import xarray as xr
 from tqdm import tqdm
 
+from resnet_lesion.engines.proof import Proof, prove
+from resnet_lesion.network.isolation import isolated
 from resnet_lesion.network.residual_network import ResidualNetwork
 from resnet_lesion.results.provenance import image_digest, origin
 from resnet_lesion.results.variables import provenance, variable
@@ -49,12 +51,14 @@ class Seen:
         total: Number of images that were counted.
         skipped: Number of images that were left out, because their label said so.
         data: What the data was, in a line.
+        proof: What the network showed on the first images.
         fingerprint: What must be equal for two runs to be parts of one: the run's own, and how the data begins.
     """
 
     total: int
     skipped: int
     data: str
+    proof: Proof
     fingerprint: Mapping[str, object]
 
 
@@ -108,11 +112,13 @@ class Run:
         n = None if n is None else len(range(self.shard.data[0], n, self.shard.data[1]))
         description = description or self.name.replace("_", " ")
         with (
-            self.network.isolated(),
+            isolated(self.network.model),
             tqdm(total=n, unit="image", disable=not self._show_progress, desc=description) as progress,
         ):
             file = f"{part}{self.name}{self.shard.name}.part.nc"
-            yield Pass(self, data, progress, None if self._folder is None else self._folder / file)
+            pass_ = Pass(self, data, progress, None if self._folder is None else self._folder / file)
+            with self.network.isolated():
+                yield pass_
 
     def finish(self, dataset: xr.Dataset, seen: Seen) -> xr.Dataset:
         """Return the result with what says how it came about and what it can be merged with.
@@ -124,6 +130,7 @@ class Run:
         dataset["total"] = variable((), seen.total, "images", over_images="sum")
         dataset["skipped"] = variable((), seen.skipped, "images left out", over_images="sum")
         attrs = {**self._origin, "data": seen.data, "fingerprint": json.dumps(seen.fingerprint)}
+        attrs["proof"] = seen.proof.to_json()
         if not self.shard.is_whole:
             attrs["shard"] = self.shard.to_json()
         return provenance(dataset, attrs)
@@ -134,7 +141,7 @@ class Pass:
 
     Attributes:
         run: The run.
-        first: (1, ...) the first image of the data, to learn shapes from.
+        proof: What the network showed on the first images of the data.
         progress: The bar; the code that works through the batches advances it.
         seen: What it has seen; set once all :meth:`batches` have been iterated over.
     """
@@ -144,10 +151,16 @@ class Pass:
     def __init__(self, run: Run, data: Data, progress: tqdm[Any], file: Path | None) -> None:
         self.run, self.progress = run, progress
         self._data, self._reading = data, Reading(data)
-        self.first, label = self._reading.first
-        self._shape = tuple(self.first.shape[1:])
-        of_data = {"input_shape": list(self._shape), "first_image": image_digest(self.first, label)}
-        self._fingerprint = {**run.fingerprint, **of_data}
+        images, labels = self._reading.first
+        self._shape = tuple(images.shape[1:])
+        self.proof = prove(run.network, images)
+        if run.shard.data != (0, 1) and not self.proof.independent:
+            raise ValueError(
+                f"expected a model whose outputs do not depend on the batches, which differ between shards, but "
+                f"{self.proof.reason}. Run it as a whole."
+            )
+        of_data = {"input_shape": list(self._shape), "first_image": image_digest(images[:1], labels[:1])}
+        self._fingerprint = {**run.fingerprint, **of_data, "behaviour": self.proof.behaviour}
         # data that has grown may begin with the same image
         self._checkpoint = None if file is None else Checkpoint(file, {**self._fingerprint, "n_images": length(data)})
 
@@ -205,7 +218,7 @@ class Pass:
             self._checkpoint.save(totals, Done(n_images, image_digest(*last), complete=True))
         total = int(counted)
         about = describe(self._data, total, self._shape)
-        self.seen = Seen(total, int(left_out), about, self._fingerprint)
+        self.seen = Seen(total, int(left_out), about, self.proof, self._fingerprint)
 
     def _to_do(self, done: Done) -> Iterator[Batch]:
         (i, n), size = self.run.shard.data, self._reading.batch_size
