@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from resnet_lesion.blocks.branch import Branch, Transform
@@ -79,6 +80,13 @@ class Block:
         if self.branch.post is not None and y.untyped_storage().data_ptr() == x.untyped_storage().data_ptr():
             y = y.clone()  # an in-place ReLU would write into x, which other lesions still need
         return self.post(y)
+
+    def with_idle_branch(self, x: Tensor, forward: Forward) -> Tensor:
+        """Run the block by its forward, with zeros from the branch's exit: :meth:`without_branch` with needless work."""
+        if not self.branch.skip:
+            return self.without_branch(x)
+        with self.part(self.branch.exit).register_forward_hook(lambda _module, _args, output: torch.zeros_like(output)):
+            return forward(x)
 
     @contextmanager
     def kept_residual(self) -> Iterator[Callable[[], Tensor]]:

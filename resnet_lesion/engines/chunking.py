@@ -127,7 +127,7 @@ class Chunks:
             again = [*range(n), *[0] * (least - n)]
             inputs, args = inputs[again], tuple(rows_of(arg, again, n) for arg in args)
         with self._proof.one_pass(self._network.model):
-            return forward_lesions(self._network, plan, inputs, *args)[:, :n]
+            return forward_lesions(self._network, plan, inputs, *args, idle_branches=not self._proof.stackable)[:, :n]
 
 
 def _bytes_per_image(plan: Plan, trace: Trace) -> int:

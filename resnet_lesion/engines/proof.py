@@ -81,7 +81,7 @@ class Proof:
         """
         if not self.independent:
             raise PathsError(
-                f"expected a model whose outputs for an image do not depend on the rest of its batch, but {self.reason}: "
+                f"expected a model whose outputs for an image do not depend on its batch, but {self.reason}: "
                 "gradients of single images, and of paths, are not defined. Use running statistics in its norms; "
                 "Deletion, Reorder and evaluate work on this model, batch by batch."
             )
@@ -107,8 +107,10 @@ def prove(network: ResidualNetwork, inputs: Tensor, *args: object) -> Proof:
 
     Raises:
         AdapterError: If a block deviates from its adapter, or the engine's outputs from the model's.
-        ValueError: If the outputs are not finite.
+        ValueError: If the inputs or the outputs are not finite.
     """
+    if not torch.isfinite(inputs).all():
+        raise ValueError("expected finite inputs, got NaN or infinity. Check the images and their normalisation.")
     with isolated(network.model), torch.no_grad():
         network.look_up()
         trial = _Trial(network, inputs, args)
@@ -130,22 +132,27 @@ class _Trial:
         self._tolerance = network_tolerance(network.device, network.dtype)
 
     def proof(self) -> Proof:
-        n_real = 1
-        if not bool(torch.isfinite(self._own[:n_real]).all()):
+        if not bool(torch.isfinite(self._own).all()):
+            where = f" from block {self.passed.overflown[0]!r} on" if self.passed.overflown else ""
             raise ValueError(
-                "expected finite outputs of the whole network, got NaN or infinity on the first images: weights that "
-                f"are not finite, or values beyond the range of {self.network.dtype} or of what autocast computes in."
+                f"expected finite outputs of the whole network, got NaN or infinity on the first images{where}: weights "
+                f"that are not finite, or values beyond the range of {self.network.dtype} or of what autocast computes "
+                "in. Compare with model.double()."
             )
-        n_at_least, alone, first, reason = self._alone()
-        independent = not reason
-        engine = _NOT_TRIED
+        last = [len(self._images) - 1]  # not the first, which is in the same place alone and in the batch
+        n_at_least, alone, reason = self._alone(last)
+        independent, engine = not reason, _NOT_TRIED
         if independent:
             engine, reason = self._shuffled()
         if reason:
             engine = self._through_engine()
+            # what went wrong with the rows of some images may go wrong with any other
+            independent = (
+                independent and not self._changing and not any(self._alone([i])[2] for i in range(len(self._images)))
+            )
         return Proof(
             trace=Trace(tuple(self.passed.input_shapes), tuple(self.passed.output_shapes), self._own),
-            blocks=max(self.passed.deviations),
+            blocks=max(self.passed.deviations, default=0.0),
             alone=alone,
             engine=engine,
             independent=independent,
@@ -153,31 +160,29 @@ class _Trial:
             reason=reason,
             n_at_least=n_at_least,
             changing=self._changing,
-            behaviour=_behaviour(self.network, first, self._tolerance),
+            behaviour=_behaviour(self.network, self._own[:1], self._tolerance),
         )
 
-    def _alone(self) -> tuple[int, float, Tensor, str]:
-        """Run as few images as the model takes.
+    def _alone(self, image: list[int]) -> tuple[int, float, str]:
+        """Run one of the images alone, or twice if the model does not take a batch of one.
 
         Returns:
-            How many these are, how far their outputs are from those in the batch, the outputs for the first image, and
-            why the images are not independent, or nothing.
+            How many the model takes at least, how far its outputs are from those in the batch, and why the images are
+            not independent, or nothing.
         """
-        reason, deviation = "", _NOT_TRIED
-        for n in (1, 2):  # a head may squeeze a batch of one
+        refused = ""
+        for chosen in (image, 2 * image):  # a head may squeeze a batch of one
             try:
-                output = as_output(self._plainly(list(range(n))), n)
+                output = as_output(self._plainly(chosen), len(chosen))
             except (AdapterError, RuntimeError, ValueError, IndexError, TypeError) as error:
-                reason = f"the model does not take {n} of its inputs: {error}"
+                refused = refused or f"the model does not take one of its inputs alone: {error}"
                 continue
-            deviation = relative_deviation(output, self._own[:n])
-            if deviation <= self._tolerance:
-                return n, deviation, output[:1], ""
-            reason = (
+            deviation = relative_deviation(output, self._own[chosen])
+            differs = (
                 f"the outputs for an image differ by {deviation:.2g}, relative to the largest, alone and in a batch"
             )
-            break
-        return 1, deviation, self._own[:1], reason
+            return len(chosen), deviation, "" if deviation <= self._tolerance else differs
+        return 1, _NOT_TRIED, refused
 
     def _shuffled(self) -> tuple[float, str]:
         """Run the engine on rows that it shuffles; return how far off it is, and why lesions must not share a pass."""

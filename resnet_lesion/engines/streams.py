@@ -19,7 +19,9 @@ from resnet_lesion.network.orders import DELETED
 from resnet_lesion.network.residual_network import ResidualNetwork
 
 
-def forward_lesions(network: ResidualNetwork, plan: Plan, inputs: Tensor, *args: object) -> Tensor:
+def forward_lesions(
+    network: ResidualNetwork, plan: Plan, inputs: Tensor, *args: object, idle_branches: bool = False
+) -> Tensor:
     """Run one forward pass of the model under every lesion of the plan.
 
     Args:
@@ -27,6 +29,7 @@ def forward_lesions(network: ResidualNetwork, plan: Plan, inputs: Tensor, *args:
         plan: The lesions.
         inputs: (N, ...) inputs; if the plan begins with several streams, those of one after another.
         *args: Further arguments of the model.
+        idle_branches: Compute the branches of deleted blocks all the same, for a model that reads what is in them.
 
     Returns:
         (n_rows, N, ...) outputs.
@@ -43,7 +46,10 @@ def forward_lesions(network: ResidualNetwork, plan: Plan, inputs: Tensor, *args:
             chosen = x[start * n : stop * n]
         else:
             chosen = torch.cat([x[start * n : stop * n] for start, stop in fork.runs])
-        return network.blocks[i].without_branch(chosen) if fork.block == DELETED else whole[fork.block](chosen)
+        if fork.block != DELETED:
+            return whole[fork.block](chosen)
+        block = network.blocks[i]
+        return block.with_idle_branch(chosen, whole[i]) if idle_branches else block.without_branch(chosen)
 
     def at(i: int) -> Forward:
         block, forks, n_streams = network.blocks[i], plan.forks[i], plan.n_streams[i]

@@ -101,8 +101,8 @@ def _shard_of(dataset: xr.Dataset) -> Shard:
 def _require_one_run(datasets: Sequence[xr.Dataset]) -> None:
     prints = [json.loads(dataset.attrs["fingerprint"]) for dataset in datasets]
     for other in prints:
-        if other != prints[0]:
-            raise ValueError(f"expected shards of one run, but {differences(prints[0], other)}.")
+        if found := differences(prints[0], other):
+            raise ValueError(f"expected shards of one run, but {found}.")
 
 
 def _require_all(shards: Sequence[Shard]) -> None:

@@ -123,8 +123,8 @@ def test_block_evaluations_count_what_is_computed(rows):
     found = evaluate(model, models.data(n), rows)
     assert found.attrs["block_evaluations"] == reference.block_evaluations(rows)
     assert found.attrs["naive_block_evaluations"] == (np.array(rows) >= 0).sum()
-    # the baseline comes on top, and the six blocks of the one image that shows the shapes
-    assert sum(computed) == n * reference.block_evaluations([WHOLE, *rows]) + 6
+    # the baseline comes on top, and the six blocks on which the network is proved: 5 images, one alone, 3 in 4 rows
+    assert sum(computed) == n * reference.block_evaluations([WHOLE, *rows]) + 6 * (5 + 1 + 4)
 
 
 def test_block_evaluations_of_single_lesions():
@@ -242,8 +242,8 @@ X, Y = models.data(4)
         ([(X, Y), (X, Y + 5)], "got labels outside"),
         ((X.where(X < 1, torch.nan), Y), "expected finite inputs, got NaN or infinity"),
         ([(X, Y), (X / 0, Y)], "expected finite inputs, got NaN or infinity"),
-        ((X[:, :2], Y), r"does not take inputs of shape \(1, 2, 6, 6\): .*channels"),
-        ((X[:, 0], Y), r"does not take inputs of shape \(1, 6, 6\)"),
+        ((X[:, :2], Y), r"does not take inputs of shape \(5, 2, 6, 6\): .*channels"),
+        ((X[:, 0], Y), r"does not take inputs of shape \(5, 6, 6\)"),
         ([(X, Y), (X[..., 1:], Y)], r"every batch of inputs to be \(N, 3, 6, 6\) like the first, got \(4, 3, 6, 5\)"),
     ],
 )
@@ -304,9 +304,9 @@ class CallsByKeyword(models.Net):
 @pytest.mark.parametrize(
     ("net", "error", "message"),
     [
-        (ReturnsATuple, rl.AdapterError, "one tensor with a row for each of 1 inputs, got tuple"),
-        (ReturnsALoss, rl.AdapterError, r"one tensor with a row for each of 1 inputs, got \(\)"),
-        (ReturnsAMap, ValueError, r"expected logits \(N, classes\) from the model, got \(1, 5, 1\)"),
+        (ReturnsATuple, rl.AdapterError, "one tensor with a row for each of 5 inputs, got tuple"),
+        (ReturnsALoss, rl.AdapterError, r"one tensor with a row for each of 5 inputs, got \(\)"),
+        (ReturnsAMap, ValueError, r"expected class scores \(N, classes\) from the model, got \(5, 5, 1\)"),
         (RunsABlockTwice, rl.AdapterError, "block 'stage1.2' ran 2 times in one forward pass; expected once"),
         (LeavesABlockOut, rl.AdapterError, "block 'stage1.0' ran 0 times in one forward pass; expected once"),
         (RunsBackwards, rl.AdapterError, r"ran in the order \['stage1.2', .*; expected the order of their names"),
@@ -347,25 +347,24 @@ def test_a_block_that_overwrites_its_input_is_refused():
 
 def test_where_a_lesion_makes_numbers_overflow_nothing_is_predicted():
     """argmax would take the first NaN, class 0, for the prediction."""
-    model = models.build()
-    network = rl.wrap(model)
-    with torch.no_grad():
-        for block in network.blocks[1:2]:
-            block.part(block.branch.exit).register_forward_hook(lambda _m, _a, output: output * torch.nan)
-    result = rl.Deletion(model).analyze((X, torch.zeros_like(Y)), show_progress=False)
-    assert int(result.baseline_correct) == 0
-    assert result.correct.values[[0, 2, 3, 4, 5]].tolist() == [0] * 5  # the second block still runs
-    with network.lesioned(delete=[1]), torch.no_grad():
-        expected = int((model.eval()(X).argmax(1) == 0).sum())
-    assert int(result.correct[1]) == expected
+    model, rows = models.build().eval(), [WHOLE, *np.where(np.eye(6, dtype=bool), -1, WHOLE).tolist()]
+    network, sizes = rl.wrap(model), []
+    with network.blocks[-1].module.register_forward_hook(lambda _m, _a, y: sizes.append(float(y.abs().amax()))):
+        reference.logits(model, models.CASES["post-activation"], rows, X)
+    assert max(sizes) > (bound := sizes[0])
+    network.blocks[-1].module.register_forward_hook(
+        lambda _m, _a, y: y.where(y.abs().flatten(1).amax(1)[:, None, None, None] <= bound, torch.nan)
+    )
+    outputs = reference.logits(model, models.CASES["post-activation"], rows, X)
+    expected = ((outputs.argmax(2) == 0) & ~outputs.isnan().any(2)).sum(1)
+    assert outputs.isnan().any()
+    result = rl.evaluate(model, (X, torch.zeros_like(Y)), rows, show_progress=False)
+    assert result.correct.values.tolist() == expected.tolist()
 
 
-def test_with_a_network_that_predicts_nothing_nothing_agrees():
+def test_a_network_that_predicts_nothing_is_refused():
     network = rl.wrap(models.build())
     with torch.no_grad():
         next(network.blocks[2].module.parameters()).fill_(torch.nan)
-    rows = np.array([range(len(network))] * 2)
-    rows[1, 2] = -1
-    result = rl.evaluate(network, models.data(4), rows, show_progress=False)
-    assert result.agreement.values.tolist() == [0, 0]
-    assert int(result.correct[0]) == int(result.baseline_correct) == 0
+    with pytest.raises(ValueError, match=r"expected finite outputs .* from block 'stage1\.2' on"):
+        evaluate(network, models.data(4), [WHOLE])

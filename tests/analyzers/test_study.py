@@ -32,7 +32,7 @@ def test_every_group_is_what_its_analyzer_gives():
     ],
 )
 def test_what_a_network_does_not_allow_is_left_out_with_a_warning(name, groups, why):
-    model = timm.create_model(name, num_classes=4).eval()
+    model = models.randomised(timm.create_model(name, num_classes=4)).eval()
     data = torch.randn(2, 3, 32, 32), torch.tensor([0, 3])
     with pytest.warns(UserWarning, match=why):
         tree = rl.study(model, data, **FEW)
@@ -50,6 +50,8 @@ def test_a_network_of_one_block():
         stage.blocks = stage.blocks[:1]
     model.stages = model.stages[:1]
     model.norm, model.head.fc = torch.nn.Identity(), torch.nn.LazyLinear(10, dtype=torch.float64)
+    model.num_classes = None
+    model.num_classes = None
     with pytest.warns(UserWarning, match="no reorderings"):
         tree = rl.study(model, data, **{**FEW, "n_deleted": None})
     assert tree["random_deletion"].n_deleted.values.tolist() == [1]

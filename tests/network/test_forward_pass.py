@@ -4,7 +4,14 @@ from helpers import models
 from torch import nn
 
 import resnet_lesion as rl
-from resnet_lesion.network.forward_pass import check_run_order, overwrites_input, run_model, version_of, watch
+from resnet_lesion.network.forward_pass import (
+    slice_batch,
+    check_run_order,
+    overwrites_input,
+    run_model,
+    version_of,
+    watch,
+)
 
 
 def watched(model, inputs, *args):
@@ -143,3 +150,13 @@ def test_writes_are_counted_where_torch_counts_them():
 
 def test_the_fix_for_a_block_that_works_in_place_is_named():
     assert "inplace=False" in str(overwrites_input(rl.wrap(models.build()).blocks[0]))
+
+
+def test_a_slice_of_a_batch_takes_what_goes_with_the_images():
+    images, weights, scale = torch.zeros(4, 1), torch.arange(4), torch.tensor(2.0)
+    found = slice_batch(slice(1, 3), images, weights, scale, "mode", None, torch.zeros(5))
+    assert len(found[0]) == 2
+    assert found[1].tolist() == [1, 2]
+    assert found[2] is scale
+    assert found[3:5] == ("mode", None)
+    assert len(found[5]) == 5

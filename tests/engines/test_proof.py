@@ -1,0 +1,129 @@
+import json
+import warnings
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from helpers import models, patches
+from helpers.analyses import QUIET, Batches
+from torch.nn import functional as F
+
+import resnet_lesion as rl
+from resnet_lesion.engines.proof import prove
+
+N = 9
+MODELS = ("functional", "pre-activation")  # blocks end with conv2
+
+
+def plain_loop(model, network, data, size, rows):
+    """Count by hand, one lesion after another: the exits of deleted blocks return zero; buffers begin as they are."""
+    blocks, buffers = [block.module for block in network.blocks], {k: v.clone() for k, v in model.named_buffers()}
+    correct, losses = [], []
+    for row in rows:
+        handles = [
+            block.conv2.register_forward_hook(lambda _m, _a, y: torch.zeros_like(y))
+            for block, i in zip(blocks, row, strict=True)
+            if i < 0
+        ]
+        outputs = []
+        for inputs, _ in Batches(data, size):
+            with torch.no_grad():
+                outputs.append(model(inputs))
+                for name, buffer in model.named_buffers():
+                    buffer.copy_(buffers[name])
+        for handle in handles:
+            handle.remove()
+        logits = torch.cat(outputs)
+        correct.append(int((logits.argmax(1) == data[1]).sum()))
+        losses.append(float(F.cross_entropy(logits, data[1])))
+    return correct, losses
+
+
+def patched(seed, kinds):
+    """A network that was wrapped first and patched afterwards, and the generator of everything random."""
+    rng = np.random.default_rng(seed)
+    model = models.build(MODELS[rng.integers(len(MODELS))])
+    network = rl.wrap(model)
+    blocks = [block.module for block in network.blocks]
+    for kind in kinds(rng):
+        kind(model, blocks, rng)
+    return model, network, rng
+
+
+def outcome(seed, kinds):
+    """Compare with the plain loop, and the gradient of all paths with the ordinary one; say what happened."""
+    model, network, rng = patched(seed, kinds)
+    data, size = models.data(N), int(rng.integers(2, 6))
+    rows = np.tile(np.arange(len(network)), (4, 1))
+    rows[1:][rng.random((3, len(network))) < 0.3] = -1
+    try:
+        expected = plain_loop(model, rl.wrap(model), data, size, rows)
+    except (RuntimeError, IndexError):
+        return "broken: patches that do not go together", model, data
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    said = "numbers"
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            each = int(rng.integers(1, 4)) if rng.random() < 0.5 else None
+            found = rl.evaluate(network, Batches(data, size), rows, perturbations_per_eval=each, **QUIET)
+        said = json.loads(found.attrs["proof"])
+        said = "numbers" if said["stackable"] else "one by one" if said["independent"] else "batch by batch"
+        assert len([w for w in caught if "one by one" in str(w.message)]) == (said != "numbers")
+        assert found.correct.values.tolist() == expected[0], (seed, said)
+        np.testing.assert_allclose(found.loss, expected[1], rtol=1e-9, err_msg=f"{seed} {said}")
+    except (rl.AdapterError, ValueError) as error:
+        said = f"refused: {type(error).__name__}"
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name]), (seed, name)
+    return said, model, data
+
+
+def check_gradient(model, data, seed):
+    inputs = data[0][:3].clone().requires_grad_()
+    buffers = {k: v.clone() for k, v in model.named_buffers()}
+    (whole,) = torch.autograd.grad(model(inputs)[:, 0].sum(), inputs)
+    with torch.no_grad():
+        for name, buffer in model.named_buffers():
+            buffer.copy_(buffers[name])
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found = rl.PathGradient(model).attribute(data[0][:3], target=0)
+    except (rl.AdapterError, ValueError):
+        return "refused"
+    torch.testing.assert_close(found, whole, rtol=1e-8, atol=1e-10, msg=str(seed))
+    return "numbers"
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        *[(kind, "numbers") for kind in patches.NUMBERS],
+        *[(kind, "one by one") for kind in patches.ONE_BY_ONE],
+        *[(kind, "batch by batch") for kind in patches.BATCH_BY_BATCH],
+        *[(kind, "refused: AdapterError") for kind in patches.REFUSED],
+    ],
+)
+def test_each_kind_of_patch_gives_the_plain_loops_numbers_or_a_refusal(kind, expected):
+    for seed in range(4):
+        said, model, data = outcome(seed, lambda _: [kind])
+        assert said == expected, seed
+        if kind is not patches.noisy:
+            gradient = check_gradient(model, data, seed)
+            assert expected == "one by one" or gradient == ("numbers" if expected == "numbers" else "refused"), seed
+
+
+@pytest.mark.parametrize("part", range(10))
+def test_random_patches_give_the_plain_loops_numbers_or_a_refusal(part):
+    """With the other parts 500 draws."""
+
+    def one_to_three(rng):
+        return rng.choice(np.array(patches.PATCHES, dtype=object), rng.integers(1, 4), replace=False)
+
+    found = Counter(
+        outcome(seed, one_to_three)[0].partition(":")[0] for seed in range(100 + 50 * part, 150 + 50 * part)
+    )
+    assert {"numbers", "one by one", "batch by batch", "refused"} <= set(found)
+    assert found["broken"] < 5
