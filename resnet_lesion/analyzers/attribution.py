@@ -175,7 +175,8 @@ def carry_by_length(
     with network.isolated():
         n_images = max(1, gradient_capacity(network, proof.trace, memory_limit) // (max_length + 1))
         for start in range(0, len(x), n_images):
-            chosen = slice(start, start + n_images)
+            n = len(x[start : start + n_images])
+            chosen = proof.at_least(n, start)
             some, *args = slice_batch(chosen, x, *extra)
             linear = Linearization(
                 network,
@@ -185,7 +186,7 @@ def carry_by_length(
                 max_length + 1,
             )
             ((_, gradients),) = deque(linear.by_length(max_length, wrt or 0), maxlen=1)
-            parts.append(reduce(linear.to_wrt(wrt, gradients) / linear.scale))
+            parts.append(reduce(linear.to_wrt(wrt, gradients) / linear.scale)[:n])
     return torch.cat(parts)
 
 
@@ -201,6 +202,8 @@ def wrt_block(network: ResidualNetwork, wrt: str | None) -> int | None:
     return None if wrt is None else network.index(wrt)[0]
 
 
-def _targets_of(target: TargetType, chosen: slice, n: int) -> Any:
+def _targets_of(target: TargetType, chosen: slice | list[int], n: int) -> Any:
     """Return the targets of some of the n images; a list, too, has one for each."""
-    return target[chosen] if isinstance(target, list) and len(target) == n else rows_of(target, chosen, n)
+    if isinstance(target, list) and len(target) == n:
+        return target[chosen] if isinstance(chosen, slice) else [target[i] for i in chosen]
+    return rows_of(target, chosen, n)

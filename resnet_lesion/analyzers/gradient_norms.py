@@ -76,13 +76,15 @@ class Microbatch:
     """Some images of a batch, as many as memory holds with their gradients.
 
     Attributes:
-        inputs: (n, ...) on the model's device.
+        inputs: (n, ...) on the model's device; where the model does not take as few as are left, one more than once.
+        n_images: How many they are, each counted once.
         objective: What is differentiated; 0 for an image that is left out, and so is its gradient.
         counts: (n,) whether the image counts.
         capacity: How many gradients memory holds for each of them.
     """
 
     inputs: Tensor
+    n_images: int
     objective: Objective
     counts: Tensor
     capacity: int
@@ -110,10 +112,13 @@ def microbatches(pass_: Pass, totals: Totals, options: GradientOptions, n_gradie
     step = max(1, capacity // n_gradients)
     for inputs, targets in pass_.batches(totals, n_classes):
         for start in range(0, len(inputs), step):
-            chosen, labels = network.to_device(inputs[start : start + step]), targets[start : start + step]
+            n = len(targets[start : start + step])
+            some = pass_.proof.at_least(n, start)
+            chosen, labels = network.to_device(inputs[some]), targets[some]
+            labels[n:] = IGNORE_INDEX
             objective = _objective(options.objective, labels)
-            yield Microbatch(chosen, objective, labels != IGNORE_INDEX, max(1, capacity // len(chosen)))
-            pass_.progress.update(len(chosen))
+            yield Microbatch(chosen, n, objective, labels != IGNORE_INDEX, max(1, capacity // len(chosen)))
+            pass_.progress.update(n)
 
 
 def exact_norms(
@@ -143,7 +148,7 @@ def exact_norms(
             norms = norms_of(gradients) / linear.scale
             at_input += norms.sum(1)
             if per_sample:
-                by_image.append(norms.T.where(batch.counts[:, None], torch.nan))
+                by_image.append(norms.T.where(batch.counts[:, None], torch.nan)[: batch.n_images])
             whole = full_gradient(network, batch.inputs, batch.objective, (), options.wrt)
             of_whole += norms_of(whole[None]).sum()
             torch.maximum(delta, convergence_delta(gradients.sum(0) / linear.scale, whole).max(), out=delta)

@@ -82,7 +82,7 @@ class Block:
         return self.post(y)
 
     def with_idle_branch(self, x: Tensor, forward: Forward) -> Tensor:
-        """Run the block by its forward, with zeros from the branch's exit: :meth:`without_branch` with needless work."""
+        """Run the block with zeros from its branch's exit: :meth:`without_branch`, but the branch is computed."""
         if not self.branch.skip:
             return self.without_branch(x)
         with self.part(self.branch.exit).register_forward_hook(lambda _module, _args, output: torch.zeros_like(output)):

@@ -18,7 +18,7 @@ from resnet_lesion.engines.memory import memory_budget
 from resnet_lesion.engines.plan import Plan
 from resnet_lesion.engines.proof import Proof
 from resnet_lesion.engines.streams import forward_lesions
-from resnet_lesion.network.forward_pass import rows_of, slice_batch
+from resnet_lesion.network.forward_pass import slice_batch
 from resnet_lesion.network.orders import IntArray
 from resnet_lesion.network.residual_network import ResidualNetwork, Trace
 
@@ -122,10 +122,8 @@ class Chunks:
             self._images = min(self._images, len(inputs)) // 2
 
     def _one_pass(self, plan: Plan, inputs: Tensor, *args: object) -> Tensor:
-        n, least = len(inputs), self._proof.n_at_least
-        if n < least:  # an image more, whose outputs nobody sees
-            again = [*range(n), *[0] * (least - n)]
-            inputs, args = inputs[again], tuple(rows_of(arg, again, n) for arg in args)
+        n = len(inputs)
+        inputs, *args = slice_batch(self._proof.at_least(n), inputs, *args)
         with self._proof.one_pass(self._network.model):
             return forward_lesions(self._network, plan, inputs, *args, idle_branches=not self._proof.stackable)[:, :n]
 

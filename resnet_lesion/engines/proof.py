@@ -86,6 +86,12 @@ class Proof:
                 "Deletion, Reorder and evaluate work on this model, batch by batch."
             )
 
+    def at_least(self, n: int, start: int = 0) -> slice | list[int]:
+        """Number n images from one on, and the first of them again if the model does not take as few as these."""
+        if n >= self.n_at_least:
+            return slice(start, start + n)
+        return [*range(start, start + n), *[start] * (self.n_at_least - n)]
+
     @contextmanager
     def one_pass(self, model: nn.Module) -> Iterator[None]:
         """Let the model begin a forward pass as it began its first one, whatever earlier passes left in its buffers."""
@@ -135,9 +141,9 @@ class _Trial:
         if not bool(torch.isfinite(self._own).all()):
             where = f" from block {self.passed.overflown[0]!r} on" if self.passed.overflown else ""
             raise ValueError(
-                f"expected finite outputs of the whole network, got NaN or infinity on the first images{where}: weights "
-                f"that are not finite, or values beyond the range of {self.network.dtype} or of what autocast computes "
-                "in. Compare with model.double()."
+                f"expected finite outputs of the whole network, got NaN or infinity on the first images{where}: its "
+                f"weights are not finite, or values leave the range of {self.network.dtype} or of autocast's type. "
+                "Compare with model.double()."
             )
         last = [len(self._images) - 1]  # not the first, which is in the same place alone and in the batch
         n_at_least, alone, reason = self._alone(last)

@@ -91,7 +91,7 @@ def as_output(output: object, n_rows: int) -> Tensor:
     return output
 
 
-def slice_batch(chosen: slice, inputs: Tensor, *args: object) -> tuple[Any, ...]:
+def slice_batch(chosen: slice | list[int], inputs: Tensor, *args: object) -> tuple[Any, ...]:
     """Return some of the images, and of each further argument their part, as :func:`rows_of` takes it."""
     return inputs[chosen], *(rows_of(arg, chosen, len(inputs)) for arg in args)
 

@@ -109,29 +109,28 @@ def fingerprint(attrs: Mapping[str, str | int]) -> dict[str, object]:
 
 
 def differences(a: Mapping[str, object], b: Mapping[str, object], prefix: str = "") -> str:
-    """Say in which entries two identities differ; nothing if in none. What a network does may differ by rounding.
-
-    Identities from before there was a ``behaviour`` are compared on what they have.
-    """
+    """Say in which entries two identities differ; nothing if in none, except for what rounding does to outputs."""
     found = []
     for key in [*a, *(key for key in b if key not in a)]:
         x, y = a.get(key), b.get(key)
-        if isinstance(x, Mapping) and isinstance(y, Mapping):
-            deeper = differences(x, y, f"{prefix}{key}.")
-            found += [deeper] if deeper else []
-        elif x == y or (key == "behaviour" and None in (x, y)):
-            continue
-        elif prefix == "behaviour." and key == "outputs" and _agree(x, y, a.get("rounding"), b.get("rounding")):
-            continue
-        elif not (prefix == "behaviour." and key == "rounding"):
+        if key == "behaviour":
+            found += _changes(x, y)
+        elif isinstance(x, Mapping) and isinstance(y, Mapping):
+            found += filter(None, [differences(x, y, f"{prefix}{key}.")])
+        elif x != y:
             found.append(f"{prefix}{key} was {x!r:.60} and is {y!r:.60}")
     return "; ".join(found)
 
 
-def _agree(a: Any, b: Any, *roundings: Any) -> bool:
-    """Tell whether the numbers that stand for two networks' outputs differ by rounding only."""
-    try:
-        x, y = np.array([a, b], dtype=float)
-        return bool(np.abs(x - y).max() <= max(roundings) * max(np.abs([x, y]).max(), 0.0))
-    except (TypeError, ValueError):
-        return False
+def _changes(a: Any, b: Any) -> list[str]:
+    """Say how what two networks do differs, as :class:`~resnet_lesion.engines.proof.Proof` has it."""
+    if a is None or b is None:  # of a version that did not look
+        return []
+    found = []
+    x, y = (np.array(behaviour["outputs"], dtype=float) for behaviour in (a, b))
+    rounding = max(a["rounding"], b["rounding"])
+    if x.shape != y.shape or not np.abs(x - y).max() <= rounding * np.abs([x, y]).max():
+        found.append("the outputs for the first image are others, though names and weights are the same")
+    if a["hooks"] != b["hooks"]:
+        found.append(f"the modules with hooks or a replaced forward were {a['hooks']!r:.60} and are {b['hooks']!r:.60}")
+    return found

@@ -5,10 +5,10 @@ from torch import nn
 
 import resnet_lesion as rl
 from resnet_lesion.network.forward_pass import (
-    slice_batch,
     check_run_order,
     overwrites_input,
     run_model,
+    slice_batch,
     version_of,
     watch,
 )
