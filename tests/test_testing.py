@@ -152,9 +152,28 @@ def test_a_shortcut_without_its_whole_gradient_is_caught():
         checked(adapter)
 
 
+@pytest.mark.parametrize("change", [{"post": torch.relu}, {"scale": None}, {"shortcut": None}])
+def test_an_analysis_refuses_a_wrong_adapter(change):
+    block = Halved()
+    block.adapter = lambda _: dataclasses.replace(RIGHT, **change)
+    model = nn.Sequential(block, nn.Flatten(), nn.Linear(192, 3))
+    inputs, targets = torch.randn(2, 3, 8, 8), torch.tensor([0, 2])
+    for analyse in (
+        lambda: rl.Deletion(model).analyze((inputs, targets), show_progress=False),
+        lambda: rl.evaluate(model, (inputs, targets), [[-1]], show_progress=False),
+        lambda: rl.PathGradient(model).analyze((inputs, targets), show_progress=False),
+        lambda: rl.BlockStatistics(model).analyze((inputs, targets), show_progress=False),
+        lambda: rl.Deletion(model).attribute(inputs, targets),
+        lambda: rl.PathGradient(model).attribute(inputs, targets),
+    ):
+        with pytest.raises(rl.AdapterError, match=r"block '0' \(Halved\) is not post"):
+            analyse()
+
+
 def test_path_gradients_of_a_wrong_adapter_come_with_a_warning():
     block = Halved()
-    block.adapter = lambda _: dataclasses.replace(RIGHT, post=torch.relu)
+    halved = lambda t: block.side(t) / 2 + block.side(t).detach() / 2  # noqa: E731  # wrong in backward only
+    block.adapter = lambda _: dataclasses.replace(RIGHT, shortcut=halved)
     model = nn.Sequential(block, nn.Flatten(), nn.Linear(192, 3))
     data = torch.randn(2, 3, 8, 8), torch.tensor([0, 2])
     with pytest.warns(UserWarning, match="deviate from the ordinary gradient by .*an adapter is wrong") as warned:

@@ -45,7 +45,7 @@ class Acceleration:
 
     Example:
         >>> import resnet_lesion as rl, timm, torch
-        >>> model = timm.create_model("resnet18", num_classes=10)
+        >>> model = timm.create_model("resnet18", num_classes=10, zero_init_last=False)
         >>> found = rl.accelerate(model, torch.randn(2, 3, 32, 32), channels_last=False).acceleration
         >>> found.n_folded, found.channels_last, found.autocast, found.n_images, found.equal_predictions
         (20, False, 'None', 2, 1.0)
@@ -139,7 +139,7 @@ def accelerate(
 
     Example:
         >>> import resnet_lesion as rl, timm, torch
-        >>> model = timm.create_model("resnet18", num_classes=10)
+        >>> model = timm.create_model("resnet18", num_classes=10, zero_init_last=False)
         >>> network = rl.accelerate(model, torch.randn(2, 3, 32, 32))
         >>> network.acceleration.n_folded, network.acceleration.deviation < 1e-5
         (20, True)

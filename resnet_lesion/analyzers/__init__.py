@@ -1,1 +1,1 @@
-"""What is asked of a network. Below: runs, engines."""
+"""What is asked of a network. Below: runs."""

@@ -130,6 +130,7 @@ class _Trial:
 
     def __init__(self, network: ResidualNetwork, inputs: Tensor, args: tuple[object, ...]) -> None:
         self.network, self._plan = network, Shuffle(len(network))
+        self._n_real = len(inputs)  # more than that are made from them
         self._images, self._args = _some(network.to_device(inputs), args, self._plan.n_images + 2)
         with preserved_buffers(network.model) as changed, network.precision():
             self.passed = verified_pass(network.model, network.blocks, network.chains, self._images, *self._args)
@@ -138,7 +139,7 @@ class _Trial:
         self._tolerance = network_tolerance(network.device, network.dtype)
 
     def proof(self) -> Proof:
-        if not bool(torch.isfinite(self._own).all()):
+        if not bool(torch.isfinite(self._own[: self._n_real]).all()):
             where = f" from block {self.passed.overflown[0]!r} on" if self.passed.overflown else ""
             raise ValueError(
                 f"expected finite outputs of the whole network, got NaN or infinity on the first images{where}: its "

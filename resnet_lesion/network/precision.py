@@ -58,8 +58,14 @@ def rounding_unit(autocast: Autocast, dtype: torch.dtype) -> float:
 def relative_deviation(found: Tensor, expected: Tensor) -> float:
     """Return the largest difference between two tensors relative to the largest entry of the expected one.
 
-    The difference itself where the expected one is zero throughout; NaN where either holds one.
+    The difference itself where the expected one is zero throughout. Numbers that are not finite must be so in both, or
+    the deviation is NaN.
     """
+    finite = expected.isfinite()
+    if not torch.equal(finite, found.isfinite()):
+        return torch.nan
+    if not finite.all():
+        found, expected = found.where(finite, 0), expected.where(finite, 0)
     difference, size = float((found - expected).abs().max()), float(expected.abs().max())
     return difference / size if size else difference
 

@@ -163,8 +163,7 @@ def _deviation(block: Block, x: Tensor, residual: Tensor, y: Tensor, advice: str
             f"block {block.layer!r}: the adapter makes shape {tuple(expected.shape)}, "
             f"the block {tuple(y.shape)}. {advice}"
         )
-    # numbers that overflow do so here and there alike; whether they may is not the adapter's business
-    deviation = relative_deviation(expected.nan_to_num(), y.nan_to_num())
+    deviation = relative_deviation(expected, y)
     if not within_rounding(deviation, y.dtype):
         raise AdapterError(
             f"block {block.layer!r} ({type(block.module).__name__}) is not post(shortcut(x) + scale(branch(x))) as "

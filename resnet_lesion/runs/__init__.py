@@ -1,1 +1,1 @@
-"""One pass over data: read, cut into shards, kept on disk, merged. Below: results."""
+"""One pass over data: read, cut into shards, kept on disk, merged. Below: engines, results."""

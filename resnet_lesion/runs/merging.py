@@ -39,7 +39,7 @@ def merge(results: Iterable[Result | str | os.PathLike[str]]) -> Result:
 
     Example:
         >>> import resnet_lesion as rl, timm, torch
-        >>> deletion = rl.Deletion(timm.create_model("resnet18", num_classes=10))
+        >>> deletion = rl.Deletion(timm.create_model("resnet18", num_classes=10, zero_init_last=False))
         >>> data = torch.randn(6, 3, 32, 32), torch.arange(6)
         >>> shards = [deletion.analyze(data, shard=(i, 3), show_progress=False) for i in range(3)]
         >>> result = rl.merge(shards)

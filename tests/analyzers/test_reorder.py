@@ -61,7 +61,8 @@ def test_a_draw_is_the_same_whatever_else_is_drawn():
 
 
 def test_a_network_whose_blocks_all_differ_is_refused():
-    model = resnet.ResNet(resnet.BasicBlock, (1, 1, 1, 1), channels=(4, 8, 8, 8), num_classes=5).double()
+    model = resnet.ResNet(resnet.BasicBlock, (1, 1, 1, 1), channels=(4, 8, 8, 8), num_classes=5, zero_init_last=False)
+    model = model.double()
     with pytest.raises(
         ValueError, match=r"at least two blocks .* to swap, got none: the 4 blocks .* are all different"
     ):

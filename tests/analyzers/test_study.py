@@ -31,6 +31,7 @@ def test_every_group_is_what_its_analyzer_gives():
         ("resnet10t", [*LESIONS, *PATHS, "block_statistics"], "no reorderings: no two blocks"),
     ],
 )
+@pytest.mark.filterwarnings("ignore:lesions are run one by one")
 def test_what_a_network_does_not_allow_is_left_out_with_a_warning(name, groups, why):
     model = models.randomised(timm.create_model(name, num_classes=4)).eval()
     data = torch.randn(2, 3, 32, 32), torch.tensor([0, 3])

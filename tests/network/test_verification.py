@@ -7,7 +7,7 @@ from helpers.chains import TOKENS, Mixer, Transformer, mixer
 from torch import nn
 
 import resnet_lesion as rl
-from resnet_lesion.network.verification import verify_blocks, verify_chains
+from resnet_lesion.network.verification import verified_pass
 
 
 @pytest.mark.parametrize("name", models.CASES)
@@ -67,9 +67,8 @@ def test_wrong_adapters_are_caught(name, index, wrong, message):
     blocks = list(network.blocks)
     branch = dataclasses.replace(blocks[index].branch, **wrong)
     blocks[index] = dataclasses.replace(blocks[index], branch=branch)
-    network.blocks = tuple(blocks)
-    with pytest.raises(rl.AdapterError, match=message) as caught:
-        network.verify(models.images(3, models.CASES[name].shape))
+    with network.isolated(), torch.no_grad(), pytest.raises(rl.AdapterError, match=message) as caught:
+        verified_pass(network.model, blocks, [], models.images(3, models.CASES[name].shape))
     assert repr(network.layers[index]) in str(caught.value)
     snapshot.check()
 
@@ -130,7 +129,7 @@ def test_the_deviations_are_those_of_the_blocks_in_order():
     ]
     expected = []
     with torch.no_grad():
-        found = verify_blocks(model, blocks, x)
+        found = verified_pass(model, blocks, [], x).deviations
         y = nn.functional.relu(model.stem(x))
         for stage in (model.stage1, model.stage2):
             for block in stage:
@@ -142,6 +141,11 @@ def test_the_deviations_are_those_of_the_blocks_in_order():
             y = 0.8 * y + 0.1
     assert found == expected
     assert [value > 0 for value in found] == [False, True, True, False, True, False]
+
+
+def of_chains(network, x):
+    """Return the deviations of chains of two links each, which stand behind those of their links."""
+    return verified_pass(network.model, network.blocks, network.chains, x).deviations[2::3]
 
 
 def test_the_deviations_of_chains_are_relative_to_what_the_module_computes():
@@ -161,7 +165,7 @@ def test_the_deviations_of_chains_are_relative_to_what_the_module_computes():
     model, x = models.randomised(Transformer(Rounds, 2)).double(), models.images(2, (TOKENS, 4))
     expected = []
     with torch.no_grad():
-        found = verify_chains(model, rl.wrap(model).chains, x)
+        found = of_chains(rl.wrap(model), x)
         y = model.stem(x)
         for block in model.blocks:
             mixed = y + block.mix(block.norm1(y)) * 3 / 3
@@ -183,11 +187,7 @@ def test_what_the_model_overwrites_later_is_compared_as_it_was():
 
     model, x = models.randomised(Clears(n_blocks=1)).double(), models.images(2, (TOKENS, 4))
     with torch.no_grad():
-        assert verify_chains(model, rl.wrap(model).chains, x) == [0.0]
-
-
-def test_without_chains_nothing_runs():
-    assert verify_chains(nn.Identity(), [], "nothing a model takes") == []
+        assert of_chains(rl.wrap(model), x) == [0.0]
 
 
 def test_a_block_whose_output_is_zero_is_compared_absolutely():
@@ -196,4 +196,4 @@ def test_a_block_whose_output_is_zero_is_compared_absolutely():
     x = models.images(1, (2, 4, 4))
     with torch.no_grad():
         assert not model(x).any()
-        assert verify_blocks(model, rl.wrap(model).blocks, x) == [0.0]
+        assert verified_pass(model, rl.wrap(model).blocks, [], x).deviations == [0.0]

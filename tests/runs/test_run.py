@@ -21,12 +21,12 @@ from resnet_lesion.runs.run import Run
 @pytest.mark.parametrize("name", ANALYSES)
 @pytest.mark.parametrize("stop_after", [1, 3])
 def test_a_stopped_run_goes_on(name, stop_after, tmp_path, always_saved):
-    analyse, model, data = ANALYSES[name], models.build(), models.data(11)
+    analyse, model, data, calls = ANALYSES[name], models.build(), models.data(11), []
+    handle = model.register_forward_pre_hook(lambda _module, args: calls.append(len(args[0])))
     expected = analyse(model, Batches(data, 3))
     with pytest.raises(Stop):
         analyse(model, Batches(data, 3, stop_after), checkpoint=tmp_path)
-    calls = []
-    handle = model.register_forward_pre_hook(lambda _module, args: calls.append(len(args[0])))
+    calls.clear()
     check_identical(analyse(model, Batches(data, 3), checkpoint=tmp_path), expected)
     # a batch is known to be done once the next one is asked for
     whole_again = [*calls]
@@ -36,7 +36,7 @@ def test_a_stopped_run_goes_on(name, stop_after, tmp_path, always_saved):
     calls.clear()
     check_identical(analyse(model, Batches(data, 3), checkpoint=tmp_path), expected)
     handle.remove()
-    assert sum(calls) <= 2, "what is complete is not computed again, except for the shapes"
+    assert calls == [5, 1, 3], "what is complete is not computed again, only proved"
     assert [path.suffix for path in tmp_path.iterdir()] == [".nc"]
 
 
@@ -153,6 +153,7 @@ def test_a_pass_says_what_it_has_seen_and_leaves_the_run_alone():
     assert found[0].fingerprint == before | {
         "input_shape": [3, 6, 6],
         "first_image": found[0].fingerprint["first_image"],
+        "behaviour": pass_.proof.behaviour,
     }
     assert found[0].fingerprint["first_image"] == image_digest(inputs[:1], targets[:1])
     assert run.fingerprint == before

@@ -8,6 +8,7 @@ from torch import nn
 
 import resnet_lesion as rl
 from resnet_lesion.blocks.registry import is_block
+from resnet_lesion.network.verification import verified_pass
 
 NAMES = [name for name in models.TIMM if not name.startswith("resnetv2")]
 
@@ -72,6 +73,6 @@ def test_verify_tells_a_zero_branch_from_a_deleted_one():
     name = "resnet basic eca, drop_path"
     network = rl.wrap(models.build(name))
     branch = dataclasses.replace(network.branches[1], exit="conv2")
-    network.blocks = (network.blocks[0], dataclasses.replace(network.blocks[1], branch=branch), *network.blocks[2:])
-    with pytest.raises(rl.AdapterError, match=r"'layer1\.1'"):
-        network.verify(models.images(2, models.CASES[name].shape))
+    blocks = (network.blocks[0], dataclasses.replace(network.blocks[1], branch=branch), *network.blocks[2:])
+    with network.isolated(), pytest.raises(rl.AdapterError, match=r"'layer1\.1'"):
+        verified_pass(network.model, blocks, [], models.images(2, models.CASES[name].shape))
