@@ -1,8 +1,10 @@
 """What a run keeps on disk, and that it resumes where it was stopped."""
 
+import copy
 import json
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ import torch
 import xarray as xr
 from helpers import models
 from helpers.analyses import ANALYSES, QUIET, Batches, Stop, check_identical
+from torch import nn
 
 import resnet_lesion as rl
 from resnet_lesion.results.provenance import image_digest
@@ -165,3 +168,92 @@ def test_a_pass_says_what_it_has_seen_and_leaves_the_run_alone():
 def test_progress_counts_a_shards_images(capsys):
     rl.Deletion(models.build()).analyze(models.data(10), shard=(1, 3))
     assert "3/3" in capsys.readouterr().err
+
+
+def scaled(model):
+    model.stage1[1].register_forward_hook(lambda _module, _args, y: 1.01 * y)
+
+
+def observed(model):
+    model.stage1[1].register_forward_hook(lambda _module, _args, _y: None)
+
+
+def lesioned(model):
+    stack = ExitStack()
+    stack.enter_context(rl.wrap(model).lesioned(delete=[2]))
+    model.opened = stack.pop_all  # kept alive
+
+
+def other_activation(model):
+    for module in model.modules():
+        if isinstance(module, nn.ReLU):
+            module.forward = nn.functional.gelu
+
+
+def other_eps(model):
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eps = 0.1
+
+
+def other_stride(model):
+    model.stem.stride = (2, 2)
+
+
+def other_buffer(model):
+    """One that is not in the state dict."""
+    model.factor *= 1.2
+
+
+def adapter_disabled(model):
+    model.adapter_is_on = False
+
+
+def head_rounded(model):
+    """As by a quantisation that keeps the weights for later."""
+    weight = (model.head.weight * 16).round() / 16
+    model.head.forward = lambda x: nn.functional.linear(x, weight, model.head.bias)
+
+
+class Adapted(nn.Module):
+    """A network with what its state dict does not tell."""
+
+    def __init__(self):
+        super().__init__()
+        self.add_module("net", models.build())
+        self.stem, self.stage1, self.head = self.net.stem, self.net.stage1, self.net.head
+        self.adapter_is_on = True
+        self.register_buffer("factor", torch.ones(5, dtype=torch.float64), persistent=False)
+
+    def forward(self, x):
+        y = self.net(x) * self.factor
+        return y + 0.1 * y.flip(1) if self.adapter_is_on else y
+
+
+CHANGES = [
+    (scaled, "outputs for the first image are others"),
+    (observed, r"hooks or a replaced forward were \[\] and are \['net.stage1.1'\]"),
+    (lesioned, "outputs for the first image are others"),
+    (other_activation, "outputs for the first image are others"),
+    (other_eps, "outputs for the first image are others"),
+    (other_stride, "outputs for the first image are others"),
+    (other_buffer, "outputs for the first image are others"),
+    (adapter_disabled, "outputs for the first image are others"),
+    (head_rounded, "outputs for the first image are others"),
+]
+
+
+@pytest.mark.parametrize(("change", "words"), CHANGES)
+def test_a_network_that_does_something_else_is_another_run(change, words, tmp_path, always_saved):
+    deletion, data = rl.Deletion(Adapted()), models.data(6)
+    result = deletion.analyze(data, checkpoint=tmp_path, **QUIET)
+    first = deletion.analyze(data, shard=(0, 2), **QUIET)
+    again = rl.Deletion(copy.deepcopy(deletion.network.model)).analyze(data, checkpoint=tmp_path, **QUIET)
+    xr.testing.assert_equal(again, result)
+    change(deletion.network.model)
+    second = deletion.analyze(data, shard=(1, 2), **QUIET)
+    assert first.attrs["weights_sha256"] == second.attrs["weights_sha256"]
+    with pytest.raises(ValueError, match=words):
+        deletion.analyze(data, checkpoint=tmp_path, **QUIET)
+    with pytest.raises(ValueError, match=words):
+        rl.merge([first, second])
