@@ -11,7 +11,7 @@ from helpers.image_files import write_images, zipped
 from PIL import Image
 
 import resnet_lesion as rl
-from resnet_lesion.loading.files import ZipReader
+from resnet_lesion.loading.files import Reader
 from resnet_lesion.loading.images import ImageSet, Source, class_names
 from resnet_lesion.loading.models import untrained
 from resnet_lesion.runs.data import IGNORE_INDEX
@@ -88,7 +88,7 @@ def test_a_damaged_zip_file(archive, tmp_path):
 
 
 def test_a_reader_goes_to_other_processes(archive):
-    reader = ZipReader(archive, "train")
+    reader = Reader(archive, "train")
     first = reader[0][0].read()
     copy = pickle.loads(pickle.dumps(reader))
     assert copy[0][0].read() == first
@@ -113,7 +113,7 @@ def test_a_folder_and_a_zip_file_number_their_classes_alike(tmp_path):
 
 
 def test_a_forked_process_opens_the_zip_file_itself(archive, monkeypatch):
-    reader = ZipReader(archive, "train")
+    reader = Reader(archive, "train")
     expected = reader[0][0].read()
     opened = reader._archive
     assert reader[1][0].read() != expected
