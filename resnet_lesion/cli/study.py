@@ -188,8 +188,9 @@ def _check_classes(dataset: Any, n_classes: int, args: argparse.Namespace) -> No
     for parameter in ("class_map", "classes"):
         if getattr(args, parameter) is not None:
             raise ValueError(
-                f"expected the names of all {n_classes} outputs of the model in {parameter}={getattr(args, parameter)}, "
-                f"one a line, got {len(classes)}. For images of some of the outputs, list all in a file for --classes."
+                f"expected the names of all {n_classes} outputs of the model, one a line, in "
+                f"{parameter}={str(getattr(args, parameter))!r}, got {len(classes)} names. For images of some of the "
+                "outputs, list all of them in a file for --classes."
             )
     if len(classes) == 1:
         raise ValueError(f"expected a subfolder for each class in {args.data}, got images of one class only.")

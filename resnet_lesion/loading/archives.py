@@ -54,6 +54,8 @@ class _Folder:
         names: list[str] = []
         for folder, subfolders, files in os.walk(path, followlinks=True, onerror=_refuse):
             subfolders[:] = [name for name in subfolders if not is_hidden(name)]
+            for name in subfolders:
+                _refuse_loop(Path(folder, name))
             below = Path(folder).relative_to(path).parts
             names += ["/".join((*below, file)) for file in files]
         self.names = tuple(filter(wanted, names))
@@ -69,7 +71,7 @@ class _Zip:
         self._opened_by = 0
         with zipfile.ZipFile(path) as archive:
             members = [name for name in archive.namelist() if not name.endswith("/")]
-        # a name that is there twice is the later file, as for whoever unpacks it; old versions of .NET wrote backslashes
+        # a name that is there twice is the later file, as for whoever unpacks it; old .NET wrote backslashes
         written = {_tidied(name if "/" in name else name.replace("\\", "/")): name for name in members}
         self._members = {name: member for name, member in written.items() if wanted(name)}
 
@@ -147,6 +149,12 @@ def is_hidden(name: str) -> bool:
 def _tidied(name: str) -> str:
     """Return a name in an archive as relative to it, without a leading ``./`` or ``/``."""
     return str(PurePosixPath(name.lstrip("/")))
+
+
+def _refuse_loop(folder: Path) -> None:
+    """Refuse a link to a folder that it is in: each image would be there forty times, as deep as links may be."""
+    if folder.is_symlink() and folder.resolve() in {above.resolve() for above in folder.parents}:
+        raise OSError(f"the folder {str(folder)!r} leads back to one that it is in, without end. Take the link away.")
 
 
 def _refuse(error: OSError) -> NoReturn:

@@ -25,8 +25,8 @@ def labels_of(
             as ``imagenet-1k``: a folder's label is the output of its name.
 
     Returns:
-        The label of each name, in the order of the labels: of the folders as timm sorts them, ``2`` before ``10``, or of
-        all lines of the file, whether or not there is such a folder.
+        The label of each name, in the order of the labels: of the folders as timm sorts them, ``2`` before ``10``, or
+        of all lines of the file, whether or not there is such a folder.
 
     Raises:
         FileNotFoundError: If there is no such file or list.

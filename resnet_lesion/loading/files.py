@@ -122,8 +122,8 @@ def images_in(path: Path) -> Container:
     found = container(path, _is_image)
     if found is None:
         raise FileNotFoundError(
-            "expected data= as a folder or zip file, or a tar archive, with a subfolder of images per class, 'digits', "
-            f"or a name such as torch/cifar10, got {str(path)!r}, which is none of these."
+            "expected data= as a folder or zip file with a subfolder of images per class, a tar archive of one, "
+            f"'digits', or a name such as torch/cifar10, got {str(path)!r}, which is none of these."
         )
     return found
 

@@ -180,8 +180,8 @@ class Source(ImageSet):
         other_names = not set(trained).isdisjoint(evaluated) and list(trained) != list(evaluated)
         if len(trained) != len(evaluated) or other_names:
             raise ValueError(
-                f"expected the classes of {self} in {self.validation}, got {len(evaluated)} classes for {len(trained)}, "
-                "or other names, so that labels differ. Pass class_map=, which lists all of them."
+                f"expected the {len(trained)} classes of {self} in {self.validation} too, got {len(evaluated)} classes "
+                "or other names, so that the labels differ. Pass class_map=, a file that lists all of them."
             )
 
     def training(self, model: nn.Module, device: torch.device) -> Any:

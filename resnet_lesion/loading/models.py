@@ -91,7 +91,9 @@ def model_by_name(
             "Use checkpoint= for local weights, or pretrained=False for random ones."
         ) from error
     if pretrained:
-        return model
+        # a folder has the tag of the architecture's default, whatever its weights are
+        is_timms = ":" not in name or name.partition(":")[2].startswith("timm/")
+        return model if is_timms else with_own_weights(model)
     if checkpoint is not None and checkpoint.suffix.lower() in _OF_JAX:
         _load_from_jax(model, checkpoint)
     elif checkpoint is not None:

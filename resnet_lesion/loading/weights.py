@@ -151,8 +151,8 @@ def _content(path: Path) -> Any:
     except Exception as error:  # whatever an unreadable file makes torch, safetensors and pickle raise
         objects = _objects(path) if isinstance(error, pickle.UnpicklingError) else ""
         if objects:
-            cause = f"it holds objects ({objects}), and nothing but plain weights is unpickled. "
-            raise _unfit(path, f"{cause}Save model.state_dict() instead.") from error
+            cause = f"it holds objects ({objects}) beside plain weights, and nothing else is unpickled. "
+            raise _unfit(path, f"{cause}Save model.state_dict() alone.") from error
         cause = f"it does not hold plain weights, and nothing else is unpickled ({type(error).__name__})."
         raise _unfit(path, cause) from error
 
