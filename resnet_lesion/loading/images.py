@@ -90,13 +90,14 @@ class ImageSet:
 
         # timm's own reader of class maps would unpickle some of them
         names = None if self.class_map is None else read_names(self.class_map, "class_map")
+        options: dict[str, Any] = {} if names is None else {"class_map": {name: i for i, name in enumerate(names)}}
         try:
             dataset = create_dataset(
                 self.data,
                 root=str(self.data_dir) if self.data_dir is not None else None,
                 split=self.split,
                 download=self.download,
-                **({} if names is None else {"class_map": {name: label for label, name in enumerate(names)}}),
+                **options,
             )
         except (RuntimeError, AssertionError) as error:
             missing = is_torch and not self.download and "not found" in str(error)

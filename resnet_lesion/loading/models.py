@@ -68,12 +68,13 @@ def model_by_name(
         raise ValueError(f"timm has no model {architecture!r}.{known}")
     size = {} if image_size is None else {"input_size": (3, image_size, image_size)}
 
-    def create(**channels: int) -> nn.Module:
+    def create(**options: Any) -> nn.Module:
         with preserved_randomness():
             torch.manual_seed(seed)
-            return timm.create_model(  # type: ignore[no-any-return]
-                name, pretrained=pretrained, num_classes=num_classes, pretrained_cfg_overlay=size, **channels
+            model: nn.Module = timm.create_model(
+                name, pretrained=pretrained, num_classes=num_classes, pretrained_cfg_overlay=size, **options
             )
+        return model
 
     try:
         model = create()

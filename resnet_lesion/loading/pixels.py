@@ -31,7 +31,7 @@ def read_pixels(file: IO[bytes]) -> Image.Image:
         OSError: If Pillow cannot read it.
         ValueError: If it has 32 bits, whose range no file says.
     """
-    image = Image.open(file)
+    image: Image.Image = Image.open(file)
     # Pillow has 16-bit PGM files, and its older versions PNG files too, in 32-bit integers
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
