@@ -54,7 +54,7 @@ class Reader:
         names = _of_split(self._files.names, split) if folder is None else self._files.names
         if not names:
             raise ValueError(
-                f"data={str(path)!r}: Found 0 images of split {split!r} in subfolders. "
+                f"data={str(path)!r}: Found 0 images of split={split!r} in subfolders. "
                 f"Supported image extensions are {', '.join(EXTENSIONS)}."
             )
         if class_map is None:

@@ -112,7 +112,7 @@ def test_a_split_that_is_not_there_is_refused_rather_than_another_read(tmp_path)
     root = write_images(tmp_path / "images", splits=("train", "first"))
     for path in (root, zipped(root, tmp_path / "x.zip")):
         for split in ("validation", "frist"):
-            with pytest.raises(ValueError, match=f"Found 0 images of split '{split}'"):
+            with pytest.raises(ValueError, match=f"Found 0 images of split='{split}'"):
                 ImageSet(str(path), split).open()
         assert len(ImageSet(str(path), "first").open()) == 6
 
@@ -133,7 +133,7 @@ def test_a_zip_file_without_splits_is_read_whole(tmp_path):
 def test_a_zip_file_of_another_split_is_refused(tmp_path):
     folder = write_images(tmp_path / "images", splits=("train",))
     path = zipped(folder, tmp_path / "train.zip")
-    with pytest.raises(ValueError, match=r"Found 0 images of split 'test' in subfolders\. Supported .* \.png, \.jpg"):
+    with pytest.raises(ValueError, match=r"Found 0 images of split='test' in subfolders\. Supported .* \.png, \.jpg"):
         ImageSet(str(path), "test").open()
 
 

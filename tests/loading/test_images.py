@@ -83,7 +83,7 @@ def test_errors_of_the_images_to_evaluate_on_name_its_parameters(folder, tmp_pat
         evaluated(validation_data="digits", validation_split="spare")
     with pytest.raises(FileNotFoundError, match=r"^expected validation_data= as a folder or zip file"):
         evaluated(validation_data=str(tmp_path / "data=none"))
-    with pytest.raises(ValueError, match=rf"^data='{folder}': Found 0 images of split 'spare'"):
+    with pytest.raises(ValueError, match=rf"^data='{folder}': Found 0 images of validation_split='spare'"):
         evaluated(validation_split="spare")
 
 
