@@ -22,12 +22,18 @@ def add_data_options(command: argparse.ArgumentParser) -> Any:
     data.add_argument(
         "--data",
         required=True,
-        help="a folder or zip file with a subfolder per class, 'digits', or a data set as timm names it: "
+        help="a folder, zip file or tar archive with a subfolder per class, 'digits', or a data set as timm names it: "
         "torch/cifar10, hfds/NAME",
     )
     data.add_argument("--data-dir", type=Path, metavar="DIR", help="where a named data set is, or is downloaded to")
     data.add_argument("--download", action="store_true", help="download a torchvision data set that is missing")
     data.add_argument("--class-map", type=Path, metavar="FILE", help="folder names in the order of the model's outputs")
+    data.add_argument(
+        "--classes",
+        metavar="FILE",
+        help="for images of some of the model's outputs: the names of all outputs in order, one a line, of which each "
+        "folder has one; or a list that timm has, such as imagenet-1k",
+    )
     data.add_argument(
         "--image-size", type=positive, metavar="N", help="scale images to N pixels (default: the model's)"
     )

@@ -44,6 +44,7 @@ def add(commands: Any) -> None:
     command.add_argument("--out", type=Path, required=True, metavar="FILE.nc", help="the file to write")
     weights = command.add_argument_group("weights (default: timm's pretrained ones)")
     weights.add_argument("--checkpoint", type=Path, metavar="FILE", help="load these: safetensors, or a state dict")
+    weights.add_argument("--ema", action="store_true", help="load the moving average of the weights from there")
     weights.add_argument("--no-pretrained", dest="pretrained", action="store_false", help="random weights")
     weights.add_argument("--num-classes", type=positive, metavar="N", help="number of outputs, if not the model's own")
     data = add_data_options(command)
@@ -106,6 +107,9 @@ def run(args: argparse.Namespace) -> None:
         pretrained=args.pretrained,
         num_classes=args.num_classes,
         image_size=args.image_size,
+        ema=args.ema,
+        seed=args.seed,
+        say=lambda text: print(f"note: {args.command.in_flags(text)}", file=sys.stderr),
     )
     if not args.pretrained:
         print("note: with random weights the results say nothing about a trained network", file=sys.stderr)
@@ -175,15 +179,29 @@ def _autocast(device: torch.device, enabled: bool) -> AbstractContextManager[obj
 
 def _check_classes(dataset: Any, n_classes: int, args: argparse.Namespace) -> None:
     """Refuse data whose labels number other classes than the model's, which would silently count nonsense."""
+    from resnet_lesion.loading.classes import output_names
     from resnet_lesion.loading.images import class_names
 
     classes = class_names(dataset)
-    if classes is None or args.class_map is not None or not n_classes or len(classes) == n_classes:
+    if classes is None or not n_classes or len(classes) == n_classes:
         return
+    for parameter in ("class_map", "classes"):
+        if getattr(args, parameter) is not None:
+            raise ValueError(
+                f"expected the names of all {n_classes} outputs of the model, one a line, in "
+                f"{parameter}={str(getattr(args, parameter))!r}, got {len(classes)} names. For images of some of the "
+                "outputs, list all of them in a file for --classes."
+            )
     if len(classes) == 1:
         raise ValueError(f"expected a subfolder for each class in {args.data}, got images of one class only.")
+    hint = _OF_IMAGENET if n_classes == 1000 and set(classes) <= set(output_names("imagenet-1k")) else ""
     raise ValueError(
         f"the data has {len(classes)} classes and the model {n_classes} outputs, so its labels are not the model's. "
-        "Pass --class-map FILE (folder names, one a line, in the order of the outputs), or --num-classes with a "
-        "checkpoint trained on these classes."
+        f"{hint}Pass --class-map FILE (folder names, one a line, in the order of the outputs), --classes FILE if there "
+        "are images of some of the outputs only, or --num-classes with a checkpoint trained on these classes."
     )
+
+
+_OF_IMAGENET = (
+    "Its folders are synsets of ImageNet: pass --classes imagenet-1k if the outputs are ImageNet's. Otherwise: "
+)

@@ -1,18 +1,19 @@
-"""Images by name or path, read by timm: a folder or zip file with a subfolder for each class, digits, CIFAR-10."""
+"""Images by name or path: a folder or archive with a subfolder for each class, digits, or a data set that timm has."""
 
 from __future__ import annotations
 
-import zipfile
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
-from pathlib import Path, PurePosixPath
+from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.utils.data import TensorDataset
 
 from resnet_lesion.digits import load_digits
-from resnet_lesion.loading.files import SPLITS, TRAINING_SPLITS, Files, ZipReader
+from resnet_lesion.loading.classes import read_names
+from resnet_lesion.loading.files import SPLITS, TRAINING_SPLITS, Files, Reader, has_splits
 from resnet_lesion.loading.loaders import Digits, evaluation_loader, shuffled_loader, training_loader
 
 if TYPE_CHECKING:
@@ -27,16 +28,18 @@ class ImageSet:
     """Images by name, and how they are loaded; opened where they are needed, in any process.
 
     Attributes:
-        data: A folder or a zip file with a subfolder for each class, "digits" for scikit-learn's, or a data set as timm
-            names it, such as ``torch/cifar10``. A folder or zip file may have its splits as subfolders.
+        data: A folder, zip file or tar archive with a subfolder for each class, "digits" for scikit-learn's, or a data
+            set as timm names it, such as ``torch/cifar10``. A folder or archive may have its splits as subfolders.
         split: Which split.
         data_dir: Where a named data set is, or is downloaded to.
         download: Download a torchvision data set that is missing.
         class_map: A file with the names of the subfolders in the order of the model's outputs.
+        classes: Where there are images of some of the model's outputs only: a file with the names of all outputs in
+            order, one a line, or a list that timm has, such as ``imagenet-1k``. A subfolder is the output of its name.
         batch_size: Images in a batch.
         workers: Number of loading processes.
         image_size: Height and width, in pixels, that images are scaled to; None for what the model expects.
-        skip_unreadable: Give an image of a folder or zip file that cannot be read the label of those that are left out,
+        skip_unreadable: Give an image of a folder or archive that cannot be read the label of those that are left out,
             rather than raise an OSError that names it.
     """
 
@@ -45,6 +48,7 @@ class ImageSet:
     data_dir: Path | None = None
     download: bool = False
     class_map: Path | None = None
+    classes: str | None = None
     batch_size: int = 64
     workers: int = 0
     image_size: int | None = None
@@ -57,42 +61,48 @@ class ImageSet:
             A data set of (image, label) as timm's, or a TensorDataset of the digits.
 
         Raises:
-            FileNotFoundError: If there is no such data.
-            ValueError: If it has no such split, or cannot be read, ``class_map`` has other names, or the digits are to
-                be scaled.
+            FileNotFoundError: If there is no such data, class map or list of outputs.
+            ValueError: If it has no such split, or cannot be read, some images have no class, ``class_map`` or
+                ``classes`` has other names or is not taken by this kind of data, or the digits are to be scaled.
         """
-        data, path = self.data, Path(self.data)
-        if data == "digits":
+        prefix, slash, _ = self.data.partition("/")
+        if self.data == "digits":
+            self._refuse("class_map", "classes")
             return self._digits()
-        prefix = data.partition("/")[0].lower()
-        named = not path.exists() and "/" in data and prefix in _ELSEWHERE
-        if not named and not path.is_dir() and not (path.is_file() and zipfile.is_zipfile(path)):
-            raise FileNotFoundError(
-                "expected data= as a folder or zip file with a subfolder of images per class, 'digits', or a name such "
-                f"as torch/cifar10, got {data!r}, which is none of these."
-            )
-        if named and prefix == "torch" and self.data_dir is None:
-            raise ValueError(f"data={data!r} needs data_dir=, where it is or (with download=True) should go.")
+        if Path(self.data).exists() or not slash or prefix.lower() not in _ELSEWHERE:
+            reader = Reader(Path(self.data), self.split, self.class_map, self.classes)
+            return Files(reader, self.skip_unreadable)
+        return self._of_timm(is_torch=prefix.lower() == "torch")
+
+    def _refuse(self, *parameters: str) -> None:
+        for parameter in parameters:
+            if getattr(self, parameter) is not None:
+                raise ValueError(
+                    f"expected {parameter}= with a folder or archive of images only: data={self.data!r} numbers its "
+                    "classes itself."
+                )
+
+    def _of_timm(self, is_torch: bool) -> Any:
+        if is_torch and self.data_dir is None:
+            raise ValueError(f"data={self.data!r} needs data_dir=, where it is or (with download=True) should go.")
+        self._refuse("classes", *(["class_map"] if is_torch else []))
         from timm.data import ImageDataset, create_dataset
 
-        if self.class_map is not None and not named:
-            _check_class_map(self.class_map, class_names(replace(self, class_map=None).open()) or ())
-        if path.is_file():
-            return Files(ZipReader(path, self.split, self.class_map), self.skip_unreadable)
-        root = self.data_dir if named else path
-        options: dict[str, Any] = {"class_map": str(self.class_map)} if self.class_map is not None else {}
+        # timm's own reader of class maps would unpickle some of them
+        names = None if self.class_map is None else read_names(self.class_map, "class_map")
+        options: dict[str, Any] = {} if names is None else {"class_map": {name: i for i, name in enumerate(names)}}
         try:
             dataset = create_dataset(
-                data if named else "",
-                root=str(root) if root is not None else None,
+                self.data,
+                root=str(self.data_dir) if self.data_dir is not None else None,
                 split=self.split,
                 download=self.download,
                 **options,
             )
         except (RuntimeError, AssertionError) as error:
-            missing = prefix == "torch" and not self.download and "not found" in str(error)
+            missing = is_torch and not self.download and "not found" in str(error)
             fix = " Pass download=True to get it." if missing else ""
-            raise ValueError(f"data={data!r}: {str(error).rstrip('.')}.{fix}") from error
+            raise ValueError(f"data={self.data!r}: {str(error).rstrip('.')}.{fix}") from error
         return Files(dataset.reader, self.skip_unreadable) if type(dataset) is ImageDataset else dataset
 
     def _digits(self) -> Digits:
@@ -151,7 +161,29 @@ class Source(ImageSet):
         """The images to evaluate on."""
         common: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(ImageSet)}
         common |= {"data": self.validation_data or self.data, "split": self.validation_split}
+        if self.validation_data is not None and not Path(self.validation_data).exists():
+            common |= {"class_map": None, "classes": None}  # other data than folders number their classes themselves
         return ImageSet(**common)
+
+    def _open_validation(self) -> Any:
+        try:
+            images = self.validation.open()
+        except (FileNotFoundError, ValueError) as error:
+            parameters = ("split",) if self.validation_data is None else ("split", "data")
+            kind = FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError
+            raise kind(_named_for_validation(str(error), *parameters)) from error
+        if Path(self.data).exists():  # timm's data sets number the classes of all their splits alike
+            self._refuse_other_classes(class_names(images) or ())
+        return images
+
+    def _refuse_other_classes(self, evaluated: Sequence[str]) -> None:
+        trained = class_names(self.open()) or ()
+        other_names = not set(trained).isdisjoint(evaluated) and list(trained) != list(evaluated)
+        if len(trained) != len(evaluated) or other_names:
+            raise ValueError(
+                f"expected the {len(trained)} classes of {self} in {self.validation} too, got {len(evaluated)} classes "
+                "or other names, so that the labels differ. Pass class_map=, a file that lists all of them."
+            )
 
     def training(self, model: nn.Module, device: torch.device) -> Any:
         """Return a loader of shuffled, augmented training images."""
@@ -162,39 +194,26 @@ class Source(ImageSet):
         return shuffled_loader(self.open(), model, seed=seed, **self.loading(device))
 
     def evaluation(self, model: nn.Module, device: torch.device, num_samples: int | None = None, seed: int = 0) -> Any:
-        """Return a loader of the images to evaluate on: all of them in order, or a random subset."""
-        images, loading = self.validation.open(), self.loading(device)
+        """Return a loader of the images to evaluate on: all of them in order, or a random subset.
+
+        Raises:
+            ValueError: If their classes are not those to train on.
+        """
+        images, loading = self._open_validation(), self.loading(device)
         if num_samples is None:
             return evaluation_loader(images, model, **loading)
         return shuffled_loader(images, model, num_samples=num_samples, seed=seed, **loading)
 
 
-def _check_class_map(class_map: Path, folders: Sequence[str]) -> None:
-    """Refuse a class map that has names without a folder while some folders have no line: probably a misspelling.
-
-    A map of some of the folders selects those, and one with more classes than there are images of is valid too.
-    """
-    from timm.data.readers.class_map import load_class_map
-
-    known = load_class_map(str(class_map))
-    unknown = [folder for folder in folders if folder not in known]
-    wrong = sorted(set(known) - set(folders))
-    if unknown and wrong:
-        raise ValueError(
-            f"expected names of subfolders in class_map={str(class_map)!r}, got {wrong[0]!r}, which is not one, and no "
-            f"line for {unknown[0]!r}."
-        )
+def _named_for_validation(message: str, *parameters: str) -> str:
+    """Name the parameters in an ImageSet's message as a Source has them."""
+    words = "|".join(f"{parameter}=" for parameter in parameters)
+    return re.sub(rf"(?<![^\s(])(?={words})", "validation_", message)
 
 
 def _has_splits(data: str, *names: str) -> bool:
-    """Tell whether data has splits, of these names or the usual ones, or is a folder or zip file of classes."""
-    path, splits = Path(data), {*SPLITS, *names}
-    if path.is_dir():
-        return any((path / name).is_dir() for name in splits)
-    if not zipfile.is_zipfile(path):
-        return True
-    with zipfile.ZipFile(path) as archive:
-        return any(folder in splits for name in archive.namelist() for folder in PurePosixPath(name).parts[:-2])
+    """Tell whether data has splits, of these names or the usual ones, or is a folder or archive of classes."""
+    return data == "digits" or not Path(data).exists() or has_splits(Path(data), (*SPLITS, *names))
 
 
 def refuse_scaled_digits(dataset: Any, image_size: int | None) -> None:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from torch import Tensor
+from PIL import Image
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
-
-if TYPE_CHECKING:
-    from torch import nn
-
 
 SMALL = 64  # pixels up to which images are shifted as He et al. do on CIFAR, rather than cropped at random scales
 
@@ -38,19 +35,26 @@ def choose_samples(size: int, num_samples: int | None, seed: int) -> list[int]:
 
 
 def evaluation_loader(dataset: Any, model: nn.Module, *, batch_size: int, workers: int, device: torch.device) -> Any:
-    """Return timm's loader of images as the model expects them (its ``pretrained_cfg``), in order."""
+    """Return timm's loader of images as the model expects them (its ``pretrained_cfg``), in order.
+
+    Raises:
+        ValueError: If the model takes images of other than one or three channels.
+    """
     if _is_tensors(dataset):
         return DataLoader(dataset, batch_size)
-    from timm.data import create_loader, resolve_model_data_config
+    from timm.data import create_loader
 
-    return create_loader(
+    config = _data_config(model)
+    loader = create_loader(
         dataset,
         batch_size=batch_size,
         use_prefetcher=device.type == "cuda",
         num_workers=workers,
         device=device,
-        **resolve_model_data_config(model),
+        **config,
     )
+    dataset.transform = _InMode(config["input_size"][0], dataset.transform)
+    return loader
 
 
 def subset_loader(
@@ -103,9 +107,9 @@ def training_loader(dataset: Any, model: nn.Module, *, batch_size: int, workers:
     if isinstance(dataset, TensorDataset):
         shift = transforms.RandomCrop(dataset.tensors[0].shape[-1], padding=1, padding_mode="edge")
         return DataLoader(_Transformed(dataset, shift), batch_size, shuffle=True, drop_last=len(dataset) >= batch_size)
-    from timm.data import create_loader, create_transform, resolve_model_data_config
+    from timm.data import create_loader, create_transform
 
-    config = resolve_model_data_config(model)
+    config = _data_config(model)
     size = config["input_size"][-1]
     prefetched = device.type == "cuda"
     loader = create_loader(
@@ -125,7 +129,47 @@ def training_loader(dataset: Any, model: nn.Module, *, batch_size: int, workers:
         changes = [transforms.RandomCrop(size, padding=size // 8), transforms.RandomHorizontalFlip()]
         # to the right size first, to a tensor last
         dataset.transform = transforms.Compose([*whole[:2], *changes, *whole[2:]])
+    dataset.transform = _InMode(config["input_size"][0], dataset.transform)
     return loader
+
+
+def input_channels(model: nn.Module) -> int:
+    """Return how many channels a timm model's images have.
+
+    Its ``pretrained_cfg`` may not say: it has three where a model was made with ``in_chans=1``. The first convolution
+    does, unless the model rearranges the pixels before.
+    """
+    first = next((module for module in model.modules() if isinstance(module, nn.Conv2d)), None)
+    config: Any = getattr(model, "pretrained_cfg", None) or {}
+    return 1 if first is not None and first.in_channels == 1 else int(config.get("input_size", (3,))[0])
+
+
+_MODES = {1: "L", 3: "RGB"}  # Pillow's, by the number of channels
+
+
+def _data_config(model: nn.Module) -> dict[str, Any]:
+    """Return how timm loads images for a model, with as many channels, means and deviations as it takes."""
+    from timm.data import resolve_model_data_config
+
+    channels = input_channels(model)
+    if channels not in _MODES:
+        raise ValueError(f"expected a model that takes grey or colour images, got one of {channels} channels.")
+    config: dict[str, Any] = resolve_model_data_config(model)
+    config["input_size"] = (channels, *config["input_size"][1:])
+    for name in ("mean", "std"):
+        if len(config[name]) != channels:  # as timm's own loader does
+            config[name] = (sum(config[name]) / len(config[name]),) * channels
+    return config
+
+
+class _InMode:
+    """Convert images to as many channels as the model takes, then transform them."""
+
+    def __init__(self, channels: int, transform: Any) -> None:
+        self._mode, self._transform = _MODES[channels], transform
+
+    def __call__(self, image: Image.Image) -> Any:
+        return self._transform(image if image.mode == self._mode else image.convert(self._mode))
 
 
 def _is_tensors(dataset: Any) -> bool:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import copy
+import warnings
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from resnet_lesion.checks import did_you_mean
 from resnet_lesion.loading.images import refuse_scaled_digits
+from resnet_lesion.loading.loaders import input_channels
+from resnet_lesion.loading.weights import fit_weights, read_weights
 from resnet_lesion.network.isolation import preserved_randomness
 
 
@@ -22,15 +26,22 @@ def model_by_name(
     pretrained: bool = True,
     num_classes: int | None = None,
     image_size: int | None = None,
+    ema: bool = False,
+    seed: int = 0,
+    say: Callable[[str], None] = warnings.warn,
 ) -> nn.Module:
     """Build a network with timm's pretrained weights, with those of a file, or with random ones.
 
     Args:
         name: A name that ``timm.create_model`` takes.
-        checkpoint: A file to take the weights from: safetensors, or a state dict saved by ``torch.save``.
+        checkpoint: A file to take the weights from: safetensors, or what a training script saved by ``torch.save``. If
+            they are of a network for grey images, so is the model.
         pretrained: Whether to take timm's pretrained weights where there is no checkpoint; otherwise they are random.
         num_classes: Number of outputs; None for the model's own.
         image_size: Height and width, in pixels, that images are scaled to; None for what the model expects.
+        ema: Whether to take the moving average of the weights from a checkpoint, rather than the weights.
+        seed: Seed of random weights.
+        say: What is told which of the two were taken, if a checkpoint has both.
 
     Returns:
         The model, on the CPU.
@@ -44,6 +55,8 @@ def model_by_name(
 
     if checkpoint is not None and not pretrained:
         raise ValueError("expected checkpoint= or pretrained=False, got both.")
+    if ema and checkpoint is None:
+        raise ValueError("ema=True takes the moving average from a file of weights: pass checkpoint= with it.")
     if checkpoint is not None and not checkpoint.is_file():
         raise FileNotFoundError(f"there is no file {str(checkpoint)!r} for checkpoint=.")
     pretrained = pretrained and checkpoint is None
@@ -54,10 +67,17 @@ def model_by_name(
         known = did_you_mean(architecture, timm.list_models()) or " timm.list_models('*resnet*') lists those it has."
         raise ValueError(f"timm has no model {architecture!r}.{known}")
     size = {} if image_size is None else {"input_size": (3, image_size, image_size)}
+
+    def create(**options: Any) -> nn.Module:
+        with preserved_randomness():
+            torch.manual_seed(seed)
+            model: nn.Module = timm.create_model(
+                name, pretrained=pretrained, num_classes=num_classes, pretrained_cfg_overlay=size, **options
+            )
+        return model
+
     try:
-        model: nn.Module = timm.create_model(
-            name, pretrained=pretrained, num_classes=num_classes, pretrained_cfg_overlay=size
-        )
+        model = create()
     except RuntimeError as error:
         tags = [full.partition(".")[2] for full in timm.list_pretrained(f"{architecture}.*")]
         fix = f"Known tags: {', '.join(tags)}. " if tag and tags else ""
@@ -72,25 +92,42 @@ def model_by_name(
             "Use checkpoint= for local weights, or pretrained=False for random ones."
         ) from error
     if pretrained:
-        return model
-    if checkpoint is not None:
-        _load(model, checkpoint)
+        # a folder has the tag of the architecture's default, whatever its weights are
+        is_timms = ":" not in name or name.partition(":")[2].startswith("timm/")
+        return model if is_timms else with_own_weights(model)
+    if checkpoint is not None and checkpoint.suffix.lower() in _OF_JAX:
+        _load_from_jax(model, checkpoint)
+    elif checkpoint is not None:
+        weights = read_weights(checkpoint, model.state_dict(), ema=ema, say=say)
+        channels = _channels_of(model, weights)
+        if channels != input_channels(model):
+            model = create(in_chans=channels)
+        fit_weights(model, weights, checkpoint)
     return with_own_weights(model)
 
 
-def _load(model: nn.Module, checkpoint: Path) -> None:
+_OF_JAX = (".npy", ".npz")
+
+
+def _load_from_jax(model: nn.Module, checkpoint: Path) -> None:
+    """Load what JAX saved into one of the models that can read it, which timm knows."""
     from timm.models import load_checkpoint
 
     try:
-        load_checkpoint(model, str(checkpoint), weights_only=True)
-    except Exception as error:  # whatever an unreadable or ill-fitting file makes torch, safetensors and pickle raise
-        cause = f"it does not hold plain weights, and nothing else is unpickled ({type(error).__name__})."
-        if "state_dict" in str(error):
-            cause = f"{' '.join(str(error).split()):.250}... Is it of another model, or is num_classes= another?"
+        load_checkpoint(model, str(checkpoint))
+    except Exception as error:  # whatever an unreadable or ill-fitting file makes numpy and timm raise
         raise ValueError(
-            f"expected a state dict of this model, as safetensors or saved by torch.save, "
-            f"got {str(checkpoint)!r}: {cause}"
+            f"expected weights of this model from JAX, got {str(checkpoint)!r}: {error} ({type(error).__name__})."
         ) from error
+
+
+def _channels_of(model: nn.Module, weights: Mapping[str, Tensor]) -> int:
+    """Return how many channels the images have that weights are for; the model's if they do not say."""
+    own = input_channels(model)
+    first = getattr(model, "pretrained_cfg", {}).get("first_conv")
+    kernel = weights.get(f"{first}.weight")
+    fits = kernel is not None and kernel.ndim == 4 and model.state_dict()[f"{first}.weight"].shape[1] == own
+    return kernel.shape[1] if fits and kernel is not None else own
 
 
 _FILE = "model.safetensors"  # timm's name for it

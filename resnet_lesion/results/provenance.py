@@ -14,6 +14,7 @@ import torch
 import xarray as xr
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from resnet_lesion.network.precision import autocast_dtype
 from resnet_lesion.network.residual_network import ResidualNetwork
@@ -75,14 +76,21 @@ def model_name(model: nn.Module) -> str:
     """Return timm's name of the model with its tag, or its class.
 
     timm does not say whether it has loaded the tag's weights; the hash of the weights tells. With another number of
-    outputs they are not those, and there is no tag.
+    outputs, or batch norms that have seen no image, they are not those, and there is no tag.
     """
     config = getattr(model, "pretrained_cfg", None) or {}
     name, tag = config.get("architecture"), config.get("tag")
     if not name:
         return type(model).__name__
     as_tagged = getattr(model, "num_classes", None) == config.get("num_classes")
-    return f"{name}.{tag}" if tag and as_tagged else str(name)
+    return f"{name}.{tag}" if tag and as_tagged and not _is_fresh(model) else str(name)
+
+
+def _is_fresh(model: nn.Module) -> bool:
+    """Tell whether all of a model's batch norms are as they were made."""
+    means = [module.running_mean for module in model.modules() if isinstance(module, _BatchNorm)]
+    known = [mean for mean in means if mean is not None and not mean.is_meta]
+    return bool(known) and not any(bool(mean.any()) for mean in known)
 
 
 def array_hash(array: NDArray[Any]) -> str:

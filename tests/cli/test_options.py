@@ -16,11 +16,23 @@ def parsed(add, *words):
 
 
 def test_a_set_of_images_is_made_of_the_options_of_its_name(tmp_path):
-    words = ["--data-dir", str(tmp_path), "--download", "--class-map", "c.txt", "--image-size", "9", "--workers", "0"]
+    words = [
+        "--data-dir",
+        str(tmp_path),
+        "--download",
+        "--class-map",
+        "c.txt",
+        "--classes",
+        "n.txt",
+        "--image-size",
+        "9",
+        "--workers",
+        "0",
+    ]
     args = parsed(options.add_data_options, *words, "--skip-unreadable", "--batch-size", "3")
     images = options.from_options(ImageSet, args)
     assert dataclasses.replace(images, class_map=str(images.class_map)) == ImageSet(
-        "digits", "validation", tmp_path, True, "c.txt", batch_size=3, image_size=9, skip_unreadable=True
+        "digits", "validation", tmp_path, True, "c.txt", "n.txt", batch_size=3, image_size=9, skip_unreadable=True
     )
 
 

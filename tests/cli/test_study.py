@@ -178,6 +178,38 @@ def test_study_of_a_checkpoint(folder, tmp_path, quick, suffix):
     assert tree["deletion"].attrs["n_classes"] == 3
 
 
+def test_the_moving_average_of_a_checkpoint_is_taken_when_asked_for_and_said(folder, tmp_path, quick, capsys):
+    model, average = timm.create_model(MODEL), timm.create_model(MODEL)
+    torch.save({"model": model.state_dict(), "model_ema": average.state_dict()}, tmp_path / "x.pth")
+    words = (folder, tmp_path / "out.nc", "--num-samples", 4, "--checkpoint", tmp_path / "x.pth")
+    assert study(*words)["deletion"].attrs["weights_sha256"] == weights_hash(model)
+    note = f"note: '{tmp_path}/x.pth' holds both: took the weights (model), not their moving average (model_ema); pass"
+    assert f"{note} --ema for that.\n" in capsys.readouterr().err
+    assert study(*words, "--ema")["deletion"].attrs["weights_sha256"] == weights_hash(average)
+    assert "leave out --ema for those.\n" in capsys.readouterr().err
+
+
+def test_the_seed_reaches_random_weights(folder, tmp_path, quick):
+    one, again, other = (
+        study(folder, tmp_path / "out.nc", "--no-pretrained", "--num-samples", 4, "--seed", seed)["deletion"].attrs
+        for seed in (1, 1, 2)
+    )
+    assert one["weights_sha256"] == again["weights_sha256"] != other["weights_sha256"]
+    assert one["model"] == MODEL
+
+
+def test_a_model_for_grey_images(folder, tmp_path, quick):
+    grey = timm.create_model("resnet18", in_chans=1, num_classes=10, zero_init_last=False)
+    torch.save(grey.state_dict(), tmp_path / "grey.pth")
+    out = tmp_path / "out.nc"
+    words = ["resnet18", "--checkpoint", tmp_path / "grey.pth", "--num-classes", 10, "--image-size", 16]
+    words += ["--data", folder, "--num-samples", 4, "--workers", 0, "--n-draws", 1]
+    assert run("study", *words, "--out", out) == 0
+    attrs = rl.open(out)["deletion"].attrs
+    assert attrs["weights_sha256"] == weights_hash(grey)
+    assert attrs["data"].startswith("4 images of shape 1x16x16 from")
+
+
 def test_random_weights_are_remarked_on(folder, tmp_path, quick, capsys):
     study(folder, tmp_path / "out.nc", "--no-pretrained", "--num-samples", 4)
     assert "note: with random weights" in capsys.readouterr().err
@@ -207,6 +239,8 @@ RANDOM = f"{DIGITS} --no-pretrained"
         (f"{MODEL} {RANDOM} --checkpoint other.pth", "expected --checkpoint or --no-pretrained, got both"),
         (f"{MODEL} {DIGITS} --device tpu9", "expected --device as cpu, cuda or cuda:1, got 'tpu9'"),
         (f"{MODEL} {DIGITS} --split spare", "expected --split 'train' or 'test' for the digits, got 'spare'"),
+        (f"{MODEL} {DIGITS} --class-map x.txt", "expected --class-map with a folder or archive of images only: --data"),
+        (f"{MODEL} {DIGITS} --ema", "--ema takes the moving average from a file of weights: pass --checkpoint with it"),
         (f"{MODEL} {DIGITS} --num-samples 541", "expected a number of samples from 1 to 540"),
         (f"{MODEL} {DIGITS} --image-size 9", "the digits are not scaled: expected no image size, got 9"),
         (f"resnet18 {RANDOM}", "the data has 10 classes and the model 1000 outputs"),
@@ -226,6 +260,58 @@ RANDOM = f"{DIGITS} --no-pretrained"
 )
 def test_bad_input_is_refused_in_the_words_of_the_command(words, message, refused):
     assert message in refused("study", *words.split())
+
+
+@pytest.fixture
+def three(folder, tmp_path):
+    """Images of three of ten classes."""
+    (tmp_path / "three").mkdir()
+    for label in "258":
+        (tmp_path / "three" / label).symlink_to(folder / "validation" / label)
+    return tmp_path / "three"
+
+
+def test_images_of_some_outputs_are_studied_when_the_outputs_have_names(three, tmp_path, quick):
+    (tmp_path / "names.txt").write_text("\n".join("0123456789"))
+    tree = study(three, tmp_path / "out.nc", "--classes", tmp_path / "names.txt")
+    inputs, targets = load_digits("test")
+    chosen = torch.cat([torch.where(targets == label)[0][:3] for label in (2, 5, 8)])
+    model = timm.create_model(MODEL, pretrained=True).eval()
+    correct = int((model(inputs[chosen]).argmax(1) == targets[chosen]).sum())
+    assert (int(tree["deletion"].total), int(tree["deletion"].baseline_correct)) == (9, correct)
+
+
+@pytest.mark.parametrize("option", ["--class-map", "--classes"])
+def test_fewer_names_than_outputs_are_refused(three, tmp_path, capsys, option):
+    (tmp_path / "names.txt").write_text("2\n5\n8\n")
+    words = ("--data", three, option, tmp_path / "names.txt", "--out", tmp_path / "out.nc")
+    assert run("study", MODEL, *words) == 2
+    message = f"the names of all 10 outputs of the model, one a line, in {option} '{tmp_path}/names.txt', got 3 names."
+    assert message in capsys.readouterr().err
+    assert run("study", MODEL, "--data", three, "--out", tmp_path / "out.nc") == 2
+    assert "the data has 3 classes and the model 10 outputs" in capsys.readouterr().err
+
+
+def test_timm_knows_the_names_of_imagenets_outputs(folder, tmp_path, monkeypatch, capsys):
+    (tmp_path / "some").mkdir()
+    for synset, label in (("n01440764", 0), ("n02099601", 2), ("n15075141", 3)):  # the outputs 0, 207 and 999
+        (tmp_path / "some" / synset).symlink_to(folder / "validation" / str(label))
+    words = ["resnet18", "--no-pretrained", "--image-size", 16, "--data", tmp_path / "some", "--workers", 0]
+    words += ["--out", tmp_path / "out.nc"]
+    assert run("study", *words) == 2
+    assert "synsets of ImageNet: pass --classes imagenet-1k if the outputs are ImageNet's" in capsys.readouterr().err
+    seen = []
+
+    def labels(model, loader, **_):
+        seen.extend(target for _, targets in loader for target in targets.tolist())
+        return synthetic.tree()
+
+    monkeypatch.setattr("resnet_lesion.analyzers.study.study", labels)
+    assert run("study", *words, "--classes", "imagenet-1k") == 0
+    assert sorted(seen) == [0] * 3 + [207] * 3 + [999] * 3
+    (tmp_path / "some" / "cat").symlink_to(folder / "validation" / "1")
+    assert run("study", *words, "--classes", "imagenet-1k") == 2
+    assert "one of the 1000 outputs in --classes 'imagenet-1k', got 'cat'. Rename it" in capsys.readouterr().err
 
 
 def test_a_class_map_that_is_misspelt(folder, tmp_path, capsys):

@@ -1,5 +1,6 @@
-"""Images as files of a folder or a zip file."""
+"""Images as files of a folder or an archive."""
 
+import tarfile
 import zipfile
 
 import numpy as np
@@ -21,4 +22,12 @@ def zipped(folder, path):
     with zipfile.ZipFile(path, "w") as archive:
         for file in sorted(folder.rglob("*.png")):
             archive.write(file, file.relative_to(folder))
+    return path
+
+
+def tarred(folder, path):
+    """Pack a folder as ``tar -C folder -cf path .`` does, compressed as its suffix says."""
+    kind = {".tar": "", ".gz": "gz", ".xz": "xz", ".bz2": "bz2"}[path.suffix]
+    with tarfile.open(path, f"w:{kind}") as archive:
+        archive.add(folder, ".")
     return path

@@ -65,6 +65,52 @@ def test_a_file_that_is_no_zip_file(tmp_path):
         ImageSet(str(tmp_path / "x.zip"), "test").open()
 
 
+def test_images_of_some_outputs_are_labelled_by_name(archive, tmp_path):
+    (tmp_path / "outputs.txt").write_text("cow\ndog\nowl\ncat\n")
+    dataset = ImageSet(str(archive), "train", classes=str(tmp_path / "outputs.txt")).open()
+    assert [label for _, label in dataset] == [3, 3, 3, 1, 1, 1]
+    assert class_names(dataset) == ["cow", "dog", "owl", "cat"]
+    (tmp_path / "outputs.txt").write_text("cow\ndog\nowl\nkat\n")
+    with pytest.raises(ValueError, match=r"one of the 4 outputs in classes='.*', got 'cat'\. Rename it"):
+        ImageSet(str(archive), "train", classes=str(tmp_path / "outputs.txt")).open()
+
+
+def test_errors_of_the_images_to_evaluate_on_name_its_parameters(folder, tmp_path):
+    def evaluated(**options):
+        Source(str(folder), **options).evaluation(timm.create_model("cifar_preactresnet38"), CPU)
+
+    with pytest.raises(ValueError, match=r"^expected validation_split='train' or 'test' for the digits"):
+        evaluated(validation_data="digits", validation_split="spare")
+    with pytest.raises(FileNotFoundError, match=r"^expected validation_data= as a folder or zip file"):
+        evaluated(validation_data=str(tmp_path / "data=none"))
+    with pytest.raises(ValueError, match=rf"^data='{folder}': Found 0 images of validation_split='spare'"):
+        evaluated(validation_split="spare")
+
+
+def test_images_to_train_and_to_evaluate_on_have_the_same_classes(tmp_path):
+    root = write_images(tmp_path / "images", splits=("train",), classes=("cat", "dog", "owl"))
+    write_images(root, splits=("test",), classes=("cat", "owl"))
+    write_images(root, splits=("val",), classes=("cat", "cow", "owl"))
+    model = timm.create_model("cifar_preactresnet38")
+    for split in ("test", "val"):
+        source = Source(str(root), validation_split=split)
+        with pytest.raises(ValueError, match=r"expected the 3 classes of .*, split train in .*, split (test|val) too"):
+            source.evaluation(model, CPU)
+    (tmp_path / "names.txt").write_text("cat\ndog\nowl\n")
+    source = Source(str(root), class_map=tmp_path / "names.txt", validation_split="test")
+    ((_, targets),) = source.evaluation(model, CPU)
+    assert targets.tolist() == [0, 0, 0, 2, 2, 2]
+
+
+def test_other_data_than_folders_number_their_classes_themselves(archive, tmp_path):
+    (tmp_path / "names.txt").write_text("cat\ndog\n")
+    source = Source(str(archive), class_map=tmp_path / "names.txt", validation_data="digits")
+    assert source.validation == ImageSet("digits")
+    assert (
+        Source(str(archive), class_map="names.txt", validation_data=str(tmp_path)).validation.class_map == "names.txt"
+    )
+
+
 def test_lesions_can_run_on_some_of_the_images(archive):
     model, source = timm.create_model("cifar_preactresnet38"), Source(str(archive))
     whole = torch.cat([x for x, _ in source.evaluation(model, CPU)])
@@ -89,6 +135,14 @@ def test_sources_know_their_classes(archive):
             r"data='torch/cifar10' needs data_dir=, where it is or \(with download=True\) should",
         ),
         (ImageSet("torch/cifar10", data_dir="."), r"^data='torch/cifar10': .* Pass download=True to get it\.$"),
+        (
+            ImageSet("torch/cifar10", data_dir=".", class_map="x.txt"),
+            "class_map= with a folder or archive of images only: data='torch/cifar10' numbers its classes itself",
+        ),
+        (
+            ImageSet("digits", classes="x.txt"),
+            "expected classes= with a folder or archive of images only: data='digits'",
+        ),
         (ImageSet("torch/zzz", data_dir="."), r"^data='torch/zzz': Unknown torchvision dataset zzz\.$"),
         (ImageSet("."), r"^data='\.': Found 0 images"),
     ],

@@ -74,6 +74,39 @@ def test_images_are_scaled_for_training_and_evaluation(archive):
     assert changed.shape[1:] == (3, 12, 12)
 
 
+def grey(name, **options):
+    return timm.create_model(name, in_chans=1, num_classes=2, **options)
+
+
+@pytest.mark.parametrize("says", [True, False])
+def test_a_model_for_grey_images_gets_grey_images(archive, says):
+    # timm's config has three channels where only the model was made for one
+    overlay = {"input_size": (1, 32, 32), "mean": (0.4,), "std": (0.25,)}
+    model = grey("resnet18", pretrained_cfg_overlay=overlay if says else {"input_size": (3, 32, 32)})
+    mean, std = (0.4, 0.25) if says else (sum(model.pretrained_cfg[key]) / 3 for key in ("mean", "std"))
+    model.pretrained_cfg |= {"crop_pct": 1.0}
+    ((inputs, _),) = Source(str(archive), batch_size=6).evaluation(model, CPU)
+    for image, (pixels, _) in zip(inputs, ImageSet(str(archive), "test").open(), strict=True):
+        expected = (torch.from_numpy(np.array(pixels.convert("L"))) / 255 - mean) / std
+        torch.testing.assert_close(image, expected[None])
+    ((changed, _),) = Source(str(archive), batch_size=6).training(model, CPU)
+    assert changed.shape == (6, 1, 32, 32)
+    assert model.eval()(inputs).shape == (6, 2)
+
+
+def test_grey_images_of_a_data_set_go_into_a_model_for_colours_and_colours_into_one_for_grey_ones():
+    for mode, model in (("L", timm.create_model("resnet18", num_classes=2)), ("RGB", grey("resnet18"))):
+        stream = Stream(mode)
+        ((inputs, _),) = shuffled_loader(stream, model, batch_size=4, workers=0, device=CPU)
+        assert inputs.shape[:2] == (4, 3 if mode == "L" else 1)
+
+
+def test_models_for_other_channels_are_refused(archive):
+    model = timm.create_model("resnet18", pretrained_cfg_overlay={"input_size": (4, 32, 32)})
+    with pytest.raises(ValueError, match="a model that takes grey or colour images, got one of 4 channels"):
+        Source(str(archive)).evaluation(model, CPU)
+
+
 def test_the_same_seed_chooses_the_same_samples():
     chosen = choose_samples(540, 50, seed=1)
     assert chosen == choose_samples(540, 50, seed=1)
@@ -93,8 +126,11 @@ class Stream(IterableDataset):
 
     transform = None
 
+    def __init__(self, mode="RGB"):
+        self.mode = mode
+
     def __iter__(self):
-        return ((self.transform(Image.new("RGB", (8, 8), (i, i, i))), i) for i in range(4))
+        return ((self.transform(Image.new("RGB", (8, 8), (i, i, i)).convert(self.mode)), i) for i in range(4))
 
     def __len__(self):
         return 4

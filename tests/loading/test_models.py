@@ -95,6 +95,20 @@ def test_pretrained_and_random_weights():
     assert (random.num_classes, random.pretrained_cfg["tag"]) == (3, "")
 
 
+def test_the_seed_of_random_weights():
+    before = torch.get_rng_state()
+    one, again, other = (model_by_name(NAME, pretrained=False, seed=seed) for seed in (1, 1, 2))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert same(one, again)
+    assert not same(one, other)
+
+
+def test_a_folders_weights_are_not_said_to_be_timms(tmp_path):
+    save_weights(timm.create_model("resnet18", num_classes=3), tmp_path)
+    assert timm.create_model(f"local-dir:{tmp_path}", pretrained=True).pretrained_cfg["tag"] == "a1_in1k"
+    assert model_by_name(f"local-dir:{tmp_path}").pretrained_cfg["tag"] == ""
+
+
 class Smuggled:
     def __reduce__(self):
         return print, ("this must not run",)
@@ -120,13 +134,19 @@ class Smuggled:
         (NAME, {"checkpoint": "other.pth"}, "Is it of another model, or is num_classes= another"),
         (NAME, {"checkpoint": "text.pth"}, r"got 'text\.pth': it does not hold plain weights"),
         (NAME, {"checkpoint": "object.pth"}, "nothing else is unpickled"),
+        (
+            NAME,
+            {"checkpoint": "jax.npz"},
+            r"expected weights of this model from JAX, got 'jax\.npz': .* expected an original JAX",
+        ),
     ],
 )
 # torch warns of the pickle protocol that a hand-made checkpoint has
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 def test_networks_that_cannot_be_built(name, options, message, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "text.pth").write_text("no weights")
+    for file in ("text.pth", "jax.npz"):
+        (tmp_path / file).write_text("no weights")
     torch.save({"head.fc.weight": torch.zeros(3, 64, 1, 1)}, tmp_path / "other.pth")
     torch.save({"state_dict": Smuggled()}, tmp_path / "object.pth")
     if "checkpoint" in options:

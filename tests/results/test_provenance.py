@@ -176,8 +176,14 @@ def test_the_hash_does_not_depend_on_memory_layout():
 
 
 def test_model_names():
-    assert model_name(timm.create_model("resnet10t")) == "resnet10t.c3_in1k"
-    assert model_name(timm.create_model("cifar_preactresnet110")) == "cifar_preactresnet110.digits"
+    assert model_name(timm.create_model("cifar_preactresnet110", pretrained=True)) == "cifar_preactresnet110.digits"
+    # batch norms that have seen no image are not those of trained weights
+    fresh = timm.create_model("resnet10t")
+    assert model_name(fresh) == "resnet10t"
+    fresh.train()(torch.ones(2, 3, 32, 32))
+    assert model_name(fresh) == "resnet10t.c3_in1k"
+    # nothing else tells
+    assert model_name(timm.create_model("convnext_atto")) == "convnext_atto.d2_in1k"
     assert model_name(models.build()) == "Net"
 
 
