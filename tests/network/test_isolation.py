@@ -206,3 +206,35 @@ def test_isolated_nests():
         inner.check()
         assert not model.training
     snapshot.check()
+
+
+class Restless(nn.Module):
+    """Changes its buffers in eval mode in every way there is."""
+
+    def __init__(self, body):
+        super().__init__()
+        self.body = body
+        self.register_buffer("calls", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("largest", torch.zeros(0, dtype=torch.float64))
+        self.register_buffer("last", None, persistent=False)
+        self.register_buffer("nothing", torch.tensor([torch.nan, 1.0]))
+
+    def forward(self, x):
+        y = self.body(x)
+        self.calls += 1
+        self.largest.resize_(1).fill_(float(y.detach().abs().max()))
+        self.last = y.detach()
+        self.register_buffer("another", torch.ones(1))
+        return y
+
+
+@pytest.mark.parametrize("name", ENTRY_POINTS)
+def test_buffers_are_as_before_whatever_the_model_does_in_eval_mode(name):
+    model = Restless(models.build())
+    before, calls = dict(model.named_buffers()), model.calls
+    snapshot = models.Snapshot(model)
+    ENTRY_POINTS[name](model, Batches())
+    snapshot.check()
+    assert list(dict(model.named_buffers())) == list(before)
+    assert model.calls is calls
+    assert (int(calls), model.largest.shape, model.last) == (0, (0,), None)
