@@ -127,7 +127,7 @@ def select_score(output: Tensor, target: TargetType) -> Tensor:
         ValueError: If the target does not select one score for each image.
     """
     if isinstance(target, Tensor):
-        target = target.to(output.device)
+        target = target.to(output.device, copy=True)  # one made in inference mode could not be saved for backward
     try:
         score: Tensor = _select_targets(output, target)
     except (AssertionError, IndexError, RuntimeError) as error:

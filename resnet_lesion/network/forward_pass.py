@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -65,7 +66,7 @@ def watch(
 def run_model(model: nn.Module, inputs: Tensor, *args: object) -> object:
     """Run a model, saying what was expected where it does not take the inputs."""
     try:
-        return model(inputs, *args)
+        return model(*copies(inputs, *args))
     except (AdapterError, torch.OutOfMemoryError):
         raise
     except (RuntimeError, AssertionError) as error:
@@ -73,6 +74,11 @@ def run_model(model: nn.Module, inputs: Tensor, *args: object) -> object:
             f"the model does not take inputs of shape {tuple(inputs.shape)}: {error}. "
             f"Expected (N, channels, height, width) as the model was built for{_expected_input(model)}."
         ) from error
+
+
+def copies(*args: Any) -> tuple[Any, ...]:
+    """Return what a model is given, its tensors copied: it may write into them, and others still need them."""
+    return tuple(arg.clone() if isinstance(arg, Tensor) else arg for arg in args)
 
 
 def check_run_order(ran: Sequence[int], layers: Sequence[str]) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from itertools import chain
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 def analysable(model: object) -> nn.Module:
@@ -42,3 +44,46 @@ def analysable(model: object) -> nn.Module:
                 "so one image's result depends on the others'. Use track_running_stats=True."
             )
     return model
+
+
+def refuse_inference_tensors(model: nn.Module) -> None:
+    """Refuse a model that gradients cannot be computed with.
+
+    Raises:
+        ValueError: If a parameter or buffer was made in inference mode.
+    """
+    for name, tensor in chain(model.named_parameters(), model.named_buffers()):
+        if tensor.is_inference():
+            raise ValueError(
+                f"expected weights that gradients can be computed with, but {name!r} was made in "
+                "torch.inference_mode(). Pass copy.deepcopy(model), made outside of it."
+            )
+
+
+def refuse_non_finite(model: nn.Module, outputs: Tensor) -> None:
+    """Refuse a whole network that gives no numbers for finite images, and name the weights that are at fault.
+
+    Minus infinity is a number here: it is how classes are ruled out.
+
+    Args:
+        model: The model.
+        outputs: (N, ...) its outputs for some images, no block of it deleted.
+
+    Raises:
+        ValueError: If an output is NaN or plus infinity, or all of an image's are minus infinity.
+    """
+    rows = outputs.flatten(1)
+    if bool((rows < torch.inf).all() & (rows > -torch.inf).any(1).all()):
+        return
+    weights = chain(model.named_parameters(), model.named_buffers())
+    broken = [name for name, tensor in weights if tensor.is_floating_point() and not torch.isfinite(tensor).all()]
+    if broken:
+        more = f" and {len(broken) - 1} more" if len(broken) > 1 else ""
+        raise ValueError(
+            f"expected a model that gives numbers, got NaN or infinity: there are some in its weights {broken[0]!r}"
+            f"{more}. Was it saved after training had diverged, or were weights left out when it was loaded?"
+        )
+    raise ValueError(
+        "expected a model that gives numbers, got NaN or infinity for finite images: they leave the range of "
+        f"{outputs.dtype}. Use model.float() or a wider autocast, or check the images' normalisation."
+    )
