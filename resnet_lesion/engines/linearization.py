@@ -52,7 +52,8 @@ class _Handed:
     """A leaf as the model gets it: a copy, into which it may write."""
 
     def __init__(self, leaf: Tensor) -> None:
-        self.tensor = leaf.clone()
+        with torch.enable_grad():
+            self.tensor = leaf.clone()
         self._version = version_of(self.tensor)
 
     def came_back_as(self, x: Tensor) -> bool:

@@ -61,29 +61,41 @@ def refuse_inference_tensors(model: nn.Module) -> None:
 
 
 def refuse_non_finite(model: nn.Module, outputs: Tensor) -> None:
-    """Refuse a whole network that gives no numbers for finite images, and name the weights that are at fault.
+    """Refuse a whole network whose weights or outputs are not numbers, and name the weights.
 
-    Minus infinity is a number here: it is how classes are ruled out.
+    Minus infinity is a number in parameters, other buffers and outputs: it is how classes and positions are ruled out.
 
     Args:
         model: The model.
-        outputs: (N, ...) its outputs for some images, no block of it deleted.
+        outputs: (N, ...) its outputs for some finite images, no block of it deleted.
 
     Raises:
-        ValueError: If an output is NaN or plus infinity, or all of an image's are minus infinity.
+        ValueError: If a parameter, a norm's running statistic or an output is NaN or infinite, or all of an image's
+            outputs are minus infinity.
     """
+    broken = [name for name, tensor in model.named_parameters() if not _all_numbers(tensor)]
+    for name, tensor in model.named_buffers():
+        if name.endswith(("running_mean", "running_var")) and not (_all_numbers(tensor) and _all_numbers(-tensor)):
+            broken.append(name)
     rows = outputs.flatten(1)
-    if bool((rows < torch.inf).all() & (rows > -torch.inf).any(1).all()):
-        return
-    weights = chain(model.named_parameters(), model.named_buffers())
-    broken = [name for name, tensor in weights if tensor.is_floating_point() and not torch.isfinite(tensor).all()]
+    found = bool((rows < torch.inf).all() & (rows > -torch.inf).any(1).all())
+    if not found and not broken:  # buffers need not be used, and masks hold infinity
+        broken = [name for name, tensor in model.named_buffers() if not _all_numbers(tensor)]
     if broken:
         more = f" and {len(broken) - 1} more" if len(broken) > 1 else ""
         raise ValueError(
-            f"expected a model that gives numbers, got NaN or infinity: there are some in its weights {broken[0]!r}"
-            f"{more}. Was it saved after training had diverged, or were weights left out when it was loaded?"
+            f"expected weights that are numbers, got NaN or infinity in {broken[0]!r}{more}. Had the training "
+            "diverged, or was something left out when they were loaded?"
         )
-    raise ValueError(
-        "expected a model that gives numbers, got NaN or infinity for finite images: they leave the range of "
-        f"{outputs.dtype}. Use model.float() or a wider autocast, or check the images' normalisation."
-    )
+    if not found:
+        raise ValueError(
+            f"expected a model that gives numbers, got NaN or infinity for finite images: they leave the range of "
+            f"{outputs.dtype}. Use model.float() or a wider autocast, or check the images' normalisation."
+        )
+
+
+def _all_numbers(tensor: Tensor) -> bool:
+    # not every subclass that holds quantised weights can compare them
+    if type(tensor) not in (Tensor, nn.Parameter) or not tensor.is_floating_point():
+        return True
+    return bool(((tensor.float() if tensor.itemsize == 1 else tensor) < torch.inf).all())
