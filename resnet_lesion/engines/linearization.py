@@ -49,11 +49,14 @@ class _Link:
 
 
 class _Handed:
-    """A leaf as the model gets it: a copy, into which it may write."""
+    """Copies of the images as the model gets them, which it may write into, and the leaf behind them."""
 
-    def __init__(self, leaf: Tensor) -> None:
+    def __init__(self, x: Tensor, lanes: int) -> None:
+        self.tensor = _repeated(x, lanes)
+        # -0.0 changes no number that it is added to, and so often the same one takes no memory
+        self.leaf = x.new_full((), -0.0).expand_as(self.tensor).requires_grad_()
         with torch.enable_grad():
-            self.tensor = leaf.clone()
+            self.tensor += self.leaf
         self._version = version_of(self.tensor)
 
     def came_back_as(self, x: Tensor) -> bool:
@@ -101,9 +104,8 @@ class Linearization:
         self._block_inputs: list[Tensor] = []
         # before block 0, between the blocks, after the last; None where a block's output is the next one's input
         self._links: list[_Link | None] = []
-        y = inputs
-        leaves = [_repeated(inputs, lanes).requires_grad_()]  # the model's input, and the blocks' outputs
-        handed = _Handed(leaves[0])
+        y, handed = inputs, _Handed(inputs, lanes)
+        leaves = [handed.leaf]  # the model's input, and the blocks' outputs
         ran: list[int] = []
 
         def cut_open(i: int, forward: Forward) -> Forward:
@@ -115,8 +117,8 @@ class Linearization:
                 self._block_inputs.append(y if is_same else x.detach()[:n])
                 with torch.no_grad():
                     y = forward(self._block_inputs[-1])
-                leaves.append(_repeated(y, lanes).requires_grad_())
-                handed = _Handed(leaves[-1])
+                handed = _Handed(y, lanes)
+                leaves.append(handed.leaf)
                 return handed.tensor
 
             return run
