@@ -95,7 +95,7 @@ def refuse_non_finite(model: nn.Module, outputs: Tensor) -> None:
 
 
 def _all_numbers(tensor: Tensor) -> bool:
-    # not every subclass that holds quantised weights can compare them
-    if type(tensor) not in (Tensor, nn.Parameter) or not tensor.is_floating_point():
+    # not every subclass that holds quantised weights can compare them, and what is offloaded is not there
+    if type(tensor) not in (Tensor, nn.Parameter) or tensor.is_meta or not tensor.is_floating_point():
         return True
     return bool(((tensor.float() if tensor.itemsize == 1 else tensor) < torch.inf).all())

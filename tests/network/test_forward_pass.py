@@ -4,7 +4,7 @@ from helpers import models
 from torch import nn
 
 import resnet_lesion as rl
-from resnet_lesion.network.forward_pass import check_run_order, overwrites_input, run_model, version_of, watch
+from resnet_lesion.network.forward_pass import check_run_order, copies, overwrites_input, run_model, version_of, watch
 
 
 def watched(model, inputs, *args):
@@ -143,3 +143,28 @@ def test_writes_are_counted_where_torch_counts_them():
 
 def test_the_fix_for_a_block_that_works_in_place_is_named():
     assert "inplace=False" in str(overwrites_input(rl.wrap(models.build()).blocks[0]))
+
+
+def test_what_a_model_is_given_may_be_written_into():
+    x, weight = models.images(2), torch.tensor(2.0)
+    given = copies(x, weight, 3, None)
+    for tensor in given[:2]:
+        tensor.zero_()
+    assert given[2:] == (3, None)
+    assert torch.equal(x, models.images(2))
+    assert weight == 2
+    with torch.inference_mode():
+        made_there = x.clone()
+    assert not copies(made_there)[0].is_inference()
+
+
+def test_a_model_that_works_on_its_input_leaves_the_data_alone():
+    class Normalises(models.Net):
+        def forward(self, x):
+            return super().forward(x.sub_(0.5).mul_(2))
+
+    model, x = models.randomised(Normalises(models.PostActivation)).double().eval(), models.images(2)
+    with torch.no_grad():
+        expected = model(x.clone())
+    assert torch.equal(watched(model, x)[0], expected)
+    assert torch.equal(x, models.images(2))

@@ -196,6 +196,22 @@ def test_the_snapshot_sees_every_change():
             snapshot.check()
 
 
+@pytest.mark.parametrize("records", [False, True])
+def test_gradients_are_possible_inside_and_recorded_as_before(records):
+    model = models.build()
+    with torch.inference_mode():
+        with isolated(model):
+            assert not torch.is_inference_mode_enabled()
+            assert not torch.is_grad_enabled()
+            with torch.enable_grad():
+                assert model(models.images(1)).requires_grad
+        assert torch.is_inference_mode_enabled()
+    with torch.set_grad_enabled(records):
+        with isolated(model):
+            assert torch.is_grad_enabled() == records
+        assert torch.is_grad_enabled() == records
+
+
 def test_isolated_nests():
     model, _ = used_model()
     snapshot = models.Snapshot(model)

@@ -141,6 +141,7 @@ def test_a_buffer_is_named_if_it_shows():
     model.register_buffer("unused", torch.tensor([torch.nan]))
     model.register_buffer("mask", torch.tensor([0, -torch.inf, 0, 0, -torch.inf]))
     model.register_buffer("count", torch.tensor(3))
+    model.register_buffer("elsewhere", torch.zeros(2, device="meta"))
     refuse_non_finite(model, model(x) + model.mask)
     with pytest.raises(ValueError, match="in 'unused'"):
         refuse_non_finite(model, model(x) * model.unused)
