@@ -172,6 +172,7 @@ class Pass:
         found = torch.zeros(2, dtype=torch.bool, device=device)
         totals = {**totals, "counted": counted, "left_out": left_out}
         done = self._checkpoint.load(totals) if self._checkpoint else Done()
+        number = i + n * done.n_images  # the next image's
         self.progress.update(done.n_images)
         saved_at, n_images, last = time.monotonic(), done.n_images, None
         for inputs, targets in () if done.complete else self._to_do(done):
@@ -182,8 +183,8 @@ class Pass:
                 )
             flags = defects(inputs, targets, n_classes, dtype)
             if flags.device.type == "cpu":  # on an accelerator, asking now would wait for it
-                numbers = range(i + n * n_images, sys.maxsize, n)
-                refuse_defects(flags, n_classes, dtype, (inputs, targets), numbers)
+                refuse_defects(flags, n_classes, dtype, (inputs, targets), range(number, sys.maxsize, n))
+            number += n * len(inputs)
             found |= flags.to(device, non_blocking=True)
             labels = targets.to(device, non_blocking=True)
             counts = labels != IGNORE_INDEX
