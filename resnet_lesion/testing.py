@@ -22,6 +22,7 @@ from resnet_lesion.network.routing import route
 TOLERANCE = 1e-6
 
 
+@torch.inference_mode(False)  # in which no gradients can be tried
 def check_adapter(model: nn.Module | ResidualNetwork, inputs: Tensor) -> float:
     """Prove that the adapters describe every block of a model, by trying each of them.
 
@@ -178,7 +179,7 @@ def _block_inputs(network: ResidualNetwork, inputs: Tensor) -> list[Tensor]:
     with ExitStack() as stack, torch.no_grad():
         for i, block in enumerate(network.blocks):
             stack.enter_context(block.module.register_forward_pre_hook(partial(keep, i)))
-        network.model(network.to_device(inputs))
+        network.model(network.to_device(inputs).clone())
     return [seen[i] for i in range(len(network))]
 
 

@@ -100,6 +100,7 @@ class AcceleratedNetwork(ResidualNetwork):
             yield
 
 
+@torch.inference_mode(False)  # in which the copy would get weights that no gradients can be computed with
 def accelerate(
     model: nn.Module | ResidualNetwork,
     inputs: Tensor,

@@ -102,7 +102,7 @@ def _pairs(model: nn.Module, inputs: Tensor) -> list[tuple[nn.Conv2d, nn.BatchNo
             elif isinstance(module, nn.BatchNorm2d):
                 stack.enter_context(module.register_forward_pre_hook(before))
         reads = stack.enter_context(_Reads())
-        model(inputs)
+        model(inputs.clone())  # which it may write into
 
     def alone(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> bool:
         own = (conv.weight, conv.bias, norm.weight, norm.bias, norm.running_mean, norm.running_var)

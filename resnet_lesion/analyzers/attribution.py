@@ -22,6 +22,7 @@ from resnet_lesion.network.forward_pass import rows_of, slice_batch
 from resnet_lesion.network.orders import IntArray, whole
 from resnet_lesion.network.residual_network import ResidualNetwork, wrap
 from resnet_lesion.network.shapes import check_fit
+from resnet_lesion.runs.data import as_plain, in_range, not_finite
 
 TargetType: TypeAlias = int | tuple[int, ...] | Tensor | list[int] | list[tuple[int, ...]] | None
 """Captum's target: a class for all images, one for each, or None if the model returns one score per image."""
@@ -74,7 +75,7 @@ def score_lost(
     show_progress: bool,
 ) -> Tensor:
     """Return (N, n_orders): the target score of the whole network less that under each order row."""
-    inputs = single_input(inputs)
+    inputs = single_input(inputs, network.dtype)
     extra = forward_args(additional_forward_args)
     proof = prove(network, *slice_batch(slice(N_IMAGES), inputs, *extra))
     with (
@@ -96,12 +97,12 @@ def score_lost(
     return scores[:, :1] - scores[:, 1:]
 
 
-def single_input(inputs: object) -> Tensor:
-    """Unpack Captum's one-tensor tuple.
+def single_input(inputs: object, dtype: torch.dtype) -> Tensor:
+    """Unpack Captum's one-tensor tuple, and make a plain tensor of a subclass.
 
     Raises:
         TypeError: If the inputs are not one tensor.
-        ValueError: If they hold no image, or one is not finite.
+        ValueError: If they hold no image, or a number is not finite in the model's dtype.
     """
     if isinstance(inputs, tuple) and len(inputs) == 1:
         (inputs,) = inputs
@@ -109,9 +110,9 @@ def single_input(inputs: object) -> Tensor:
         raise TypeError(f"expected inputs as one tensor (N, ...), got {type(inputs).__name__}.")
     if inputs.ndim < 2 or not len(inputs):
         raise ValueError(f"expected inputs (N, ...) with N >= 1, got shape {tuple(inputs.shape)}.")
-    if not torch.isfinite(inputs).all():
-        raise ValueError("expected finite inputs, got NaN or infinity. Check the images and their normalisation.")
-    return inputs
+    if inputs.is_floating_point() and not in_range(inputs, dtype).all():
+        raise ValueError(not_finite(dtype))
+    return as_plain(inputs)
 
 
 def forward_args(additional_forward_args: object) -> tuple[object, ...]:
@@ -128,7 +129,7 @@ def select_score(output: Tensor, target: TargetType) -> Tensor:
         ValueError: If the target does not select one score for each image.
     """
     if isinstance(target, Tensor):
-        target = target.to(output.device)
+        target = target.to(output.device, copy=True)  # one made in inference mode could not be saved for backward
     try:
         score: Tensor = _select_targets(output, target)
     except (AssertionError, IndexError, RuntimeError) as error:
@@ -169,7 +170,7 @@ def carry_by_length(
     Returns:
         (N, ...) reduced gradients.
     """
-    x, extra, parts = single_input(inputs), forward_args(additional_forward_args), list[Tensor]()
+    x, extra, parts = single_input(inputs, network.dtype), forward_args(additional_forward_args), list[Tensor]()
     proof = prove(network, *slice_batch(slice(N_IMAGES), x, *extra))
     proof.require_independence()
     with network.isolated():

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from resnet_lesion.analyzers.gradient_norms import GradientOptions, Microbatch, ObjectiveName, microbatches
 from resnet_lesion.blocks.block import Block
 from resnet_lesion.engines.linearization import at_output, in_range
+from resnet_lesion.network.refusals import refuse_inference_tensors
 from resnet_lesion.network.residual_network import ResidualNetwork, wrap
 from resnet_lesion.results.provenance import layer_coords
 from resnet_lesion.results.variables import variable
@@ -102,8 +103,8 @@ class BlockStatistics:
         how: RunOptions = {"shard": shard, "checkpoint": checkpoint, "show_progress": show_progress}
         title, options = "Statistics of the residual blocks", {"objective": objective}
         run = Run(network, "block_statistics", title, options, **how)
-        sums = torch.zeros(3, len(network), dtype=torch.float64, device=network.device)
         with run.pass_over(data) as pass_:
+            sums = torch.zeros(3, len(network), dtype=torch.float64, device=network.device)
             for batch in microbatches(pass_, {"sums": sums}, GradientOptions(objective), len(network)):
                 sums += _statistics(network, batch, -1 if objective == "score" else 1)
         names = {
@@ -124,6 +125,7 @@ class BlockStatistics:
 
 def _statistics(network: ResidualNetwork, batch: Microbatch, sign: int) -> Tensor:
     """Return the sums over the images, (3, n_blocks)."""
+    refuse_inference_tensors(network.model)
     ends: list[tuple[Tensor, Tensor]] = []  # inputs and outputs
 
     def at_block(_module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
@@ -136,7 +138,7 @@ def _statistics(network: ResidualNetwork, batch: Microbatch, sign: int) -> Tenso
             stack.enter_context(block.module.register_forward_hook(at_block))
         # so that there is a graph even where all weights are frozen
         leaf = batch.inputs.detach().clone().requires_grad_()
-        logits = network.model(leaf)
+        logits = network.model(leaf.clone())  # which it may write into
     # a cosine does not change with the scale of a gradient
     head, _ = in_range(sign * at_output(logits, batch.objective)[None], logits.dtype)
     gradients = torch.autograd.grad(logits, [y for _, y in ends], head[0])

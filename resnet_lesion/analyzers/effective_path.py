@@ -214,4 +214,4 @@ class EffectivePath(BlockAttribution, GradientAttribution):  # type: ignore[misc
             norms = carry(n, lambda gradients: norms_of(gradients).T)
             _, lows, highs, _ = effective_of(norms.mean(0)[None].cpu().numpy(), path_fraction(n).values, coverage)
             low, high = int(lows[0]), int(highs[0])
-        return carry(high, lambda gradients: gradients[low:].sum(0)).to(single_input(inputs).dtype)
+        return carry(high, lambda gradients: gradients[low:].sum(0)).to(single_input(inputs, self.network.dtype).dtype)

@@ -127,17 +127,17 @@ def exact_norms(
     """Measure the gradient summed over all paths of each length; see ``PathGradient.analyze`` for the variables."""
     network, first, longest = run.network, options.first, lengths[-1]
     n = len(network) - first
-    zeros = partial(torch.zeros, dtype=torch.float64, device=network.device)
-    by_layer, at_input, of_whole, delta = zeros(n, longest + 1), zeros(longest + 1), zeros(()), zeros(())
-    by_image: list[Tensor] = []
-    totals: Totals = {
-        "by_layer": by_layer,
-        "at_input": at_input,
-        "of_whole": of_whole,
-        "delta": delta,
-        "by_image": by_image,
-    }
     with run.pass_over(data, "exact path gradients") as pass_:
+        zeros = partial(torch.zeros, dtype=torch.float64, device=network.device)
+        by_layer, at_input, of_whole, delta = zeros(n, longest + 1), zeros(longest + 1), zeros(()), zeros(())
+        by_image: list[Tensor] = []
+        totals: Totals = {
+            "by_layer": by_layer,
+            "at_input": at_input,
+            "of_whole": of_whole,
+            "delta": delta,
+            "by_image": by_image,
+        }
         for batch in microbatches(pass_, totals, options, longest + 1):
             linear = Linearization(network, batch.inputs, batch.objective, n_gradients=longest + 1)
             gradients = batch.inputs
@@ -234,8 +234,8 @@ def _path_norms(
     network, first = run.network, options.first
     rows: IntArray = np.where(paths, np.arange(first, len(network)), DELETED)
     ranked = np.lexsort(rows.T)  # neighbours agree on the last blocks, so that they share the work there
-    sums = torch.zeros(len(paths), dtype=torch.float64, device=network.device)
     with run.pass_over(data, f"{len(paths)} path gradients", f"from-draw-{n_before}.") as pass_:
+        sums = torch.zeros(len(paths), dtype=torch.float64, device=network.device)
         for batch in microbatches(pass_, {"sums": sums}, options, min(_FEW_PATHS, len(paths))):
             linear = Linearization(network, batch.inputs, batch.objective, n_gradients=min(batch.capacity, len(paths)))
             step = ceil(len(paths) / ceil(len(paths) / batch.capacity))

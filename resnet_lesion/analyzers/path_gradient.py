@@ -219,7 +219,7 @@ class PathGradient(BlockAttribution, GradientAttribution):  # type: ignore[misc]
 
         attributions = carry_by_length(
             self.network, inputs, target, additional_forward_args, block, max(lengths), memory_limit, select
-        ).to(single_input(inputs).dtype)
+        ).to(single_input(inputs, self.network.dtype).dtype)
         if not return_convergence_delta:
             return attributions
         return attributions, self.compute_convergence_delta(
@@ -264,7 +264,7 @@ class PathGradient(BlockAttribution, GradientAttribution):  # type: ignore[misc]
             >>> bool((gradient.compute_convergence_delta(whole, inputs, target=targets) < 1e-3).all())
             True
         """
-        x, extra = single_input(inputs), forward_args(additional_forward_args)
+        x, extra = single_input(inputs, self.network.dtype), forward_args(additional_forward_args)
         with self.network.isolated():
             whole = full_gradient(
                 self.network,

@@ -75,10 +75,10 @@ class Block:
         return self.post(self.shortcut(x) + residual if self.branch.skip else residual)
 
     def without_branch(self, x: Tensor) -> Tensor:
-        """Run the block with its branch deleted: ``post(shortcut(x))``. ``x`` is left alone."""
+        """Run the block with its branch deleted: ``post(shortcut(x))``. ``x`` is left alone, also by what follows."""
         y = self.shortcut(x)
-        if self.branch.post is not None and y.untyped_storage().data_ptr() == x.untyped_storage().data_ptr():
-            y = y.clone()  # an in-place ReLU would write into x, which other lesions still need
+        if y.untyped_storage().data_ptr() == x.untyped_storage().data_ptr():
+            y = y.clone()  # an in-place ReLU, here or behind the block, would write into x, which others still need
         return self.post(y)
 
     def with_idle_branch(self, x: Tensor, forward: Forward) -> Tensor:

@@ -20,9 +20,10 @@ from torch import Tensor, nn
 from resnet_lesion.blocks.block import Block, Forward, replaced_forwards
 from resnet_lesion.engines.plan import Plan
 from resnet_lesion.errors import PathsError
-from resnet_lesion.network.forward_pass import check_run_order
+from resnet_lesion.network.forward_pass import check_run_order, copies, version_of
 from resnet_lesion.network.orders import DELETED, IntArray
 from resnet_lesion.network.precision import autocast_dtype
+from resnet_lesion.network.refusals import refuse_inference_tensors
 from resnet_lesion.network.residual_network import ResidualNetwork
 
 Objective = Callable[[Tensor], Tensor]
@@ -47,6 +48,22 @@ class _Link:
     output: Tensor
 
 
+class _Handed:
+    """Copies of the images as the model gets them, which it may write into, and the leaf behind them."""
+
+    def __init__(self, x: Tensor, lanes: int) -> None:
+        self.tensor = _repeated(x, lanes)
+        # -0.0 changes no number that it is added to, and so often the same one takes no memory
+        self.leaf = x.new_full((), -0.0).expand_as(self.tensor).requires_grad_()
+        with torch.enable_grad():
+            self.tensor += self.leaf
+        self._version = version_of(self.tensor)
+
+    def came_back_as(self, x: Tensor) -> bool:
+        """Tell whether a block is given this very tensor, and nothing was written into it."""
+        return x is self.tensor and version_of(x) == self._version
+
+
 class Linearization:
     """A model's forward pass over a batch, ready to carry gradients back.
 
@@ -63,7 +80,7 @@ class Linearization:
     Raises:
         AdapterError: If the model does not run its blocks once each in order.
         PathsError: If the model is a plain network, or its blocks are not in a row.
-        ValueError: If the model has gradient checkpointing switched on.
+        ValueError: If the model has gradient checkpointing switched on, or weights made in inference mode.
     """
 
     def __init__(
@@ -80,56 +97,40 @@ class Linearization:
                 "model.set_grad_checkpointing(False); memory_limit bounds memory here."
             )
         network.require_skips()
-        modules = [block.module for block in network.blocks]
-        self._network, self._n, self._n_gradients = network, len(inputs), n_gradients
+        refuse_inference_tensors(network.model)
+        n, lanes = len(inputs), _lanes(inputs, n_gradients)
+        self._network, self._n_gradients = network, n_gradients
         self._graphs: dict[int, BlockGraph] = {}
-        block_inputs: list[Tensor] = []
-        block_outputs: list[Tensor] = []
+        self._block_inputs: list[Tensor] = []
+        # before block 0, between the blocks, after the last; None where a block's output is the next one's input
+        self._links: list[_Link | None] = []
+        y, handed = inputs, _Handed(inputs, lanes)
+        leaves = [handed.leaf]  # the model's input, and the blocks' outputs
         ran: list[int] = []
 
-        def remembering(i: int, forward: Forward) -> Forward:
+        def cut_open(i: int, forward: Forward) -> Forward:
             def run(x: Tensor) -> Tensor:
+                nonlocal y, handed
                 ran.append(i)
-                block_inputs.append(x)
-                block_outputs.append(forward(x))
-                return block_outputs[-1]
+                is_same = handed.came_back_as(x)
+                self._links.append(None if is_same else _Link(leaves[-1], x))
+                self._block_inputs.append(y if is_same else x.detach()[:n])
+                with torch.no_grad():
+                    y = forward(self._block_inputs[-1])
+                handed = _Handed(y, lanes)
+                leaves.append(handed.leaf)
+                return handed.tensor
 
             return run
 
-        with torch.no_grad():
-            # as gradients see them: not compiled
-            forwards = [remembering(i, module.forward) for i, module in enumerate(modules)]
-            with replaced_forwards(dict(zip(modules, forwards, strict=True))):
-                network.model(inputs, *args)
+        # as gradients see them: not compiled
+        forwards = {block.module: cut_open(i, block.module.forward) for i, block in enumerate(network.blocks)}
+        with torch.enable_grad(), replaced_forwards(forwards):
+            output = network.model(handed.tensor, *(_repeated_arg(arg, n, lanes) for arg in args))
         check_run_order(ran, network.layers)
-        self._block_inputs = block_inputs
-
-        lanes = _lanes(inputs, n_gradients)
-        leaf = _repeated(inputs, lanes).requires_grad_()
-        last = leaf
-        leaves: list[Tensor] = []  # the blocks' outputs
-        # before block 0, between the blocks, after the last; None where a block's output is the next one's input
-        links: list[_Link | None] = []
-
-        def linking(y: Tensor) -> Forward:
-            def run(x: Tensor) -> Tensor:
-                nonlocal last
-                links.append(None if x is last else _Link(last, x))
-                last = _repeated(y, lanes).requires_grad_()
-                leaves.append(last)
-                return last
-
-            return run
-
-        with (
-            torch.enable_grad(),
-            replaced_forwards({module: linking(y) for module, y in zip(modules, block_outputs, strict=True)}),
-        ):
-            output = network.model(leaf, *(_repeated_arg(arg, self._n, lanes) for arg in args))
-        _require_a_row(network, leaf, leaves, [*(link.output if link else None for link in links), output])
-        self._links = links
+        _require_a_row(network, leaves, [*(link.output if link else None for link in self._links), output])
         self.scale = _SCALE
-        self._head = _pull_back(output, last, at_output(output[: self._n], objective)[None] * _SCALE)
+        self._head = _pull_back(output, leaves[-1], at_output(output[:n], objective)[None] * _SCALE)
 
     def by_length(self, max_length: int, first: int = 0) -> Iterator[tuple[int, Tensor]]:
         """Carry the sums over all paths of each length from the last block back to block ``first``.
@@ -244,6 +245,7 @@ def full_gradient(
     network: ResidualNetwork, inputs: Tensor, objective: Objective, args: tuple[object, ...], wrt: int | None
 ) -> Tensor:
     """Return the ordinary gradient at the model's input, or at block ``wrt``'s, by one plain backward pass."""
+    refuse_inference_tensors(network.model)
     leaves = [inputs.detach().clone().requires_grad_()]
 
     def attach(_module: nn.Module, block_args: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -253,7 +255,7 @@ def full_gradient(
     with ExitStack() as stack, torch.enable_grad():
         if wrt is not None:
             stack.enter_context(network.blocks[wrt].module.register_forward_pre_hook(attach))
-        output = network.model(leaves[0], *args)
+        output = network.model(*copies(leaves[0], *args))
     return _pull_back(output, leaves[0], at_output(output, objective)[None])[0]
 
 
@@ -318,14 +320,13 @@ def _over(numbers: Tensor, gradients: Tensor) -> Tensor:
     return numbers.reshape(*numbers.shape, *[1] * (gradients.ndim - 2))
 
 
-def _require_a_row(network: ResidualNetwork, leaf: Tensor, leaves: list[Tensor], fed: list[Tensor | None]) -> None:
+def _require_a_row(network: ResidualNetwork, leaves: list[Tensor], fed: list[Tensor | None]) -> None:
     """Refuse a model in which something bypasses the blocks: each may be fed only by the one before it."""
-    cut = [leaf, *leaves]
     for i, value in enumerate(fed):
         if value is None:
             continue
         sources = _leaves_behind(value)
-        if any(id(other) in sources for other in cut if other is not cut[i]):
+        if any(id(other) in sources for other in leaves if other is not leaves[i]):
             where = repr(network.layers[i]) if i < len(network) else "the model's output"
             raise PathsError(
                 f"expected blocks in a row, but what reaches {where} does not come from the block before it alone: "
@@ -336,7 +337,7 @@ def _require_a_row(network: ResidualNetwork, leaf: Tensor, leaves: list[Tensor],
 
 def _leaves_behind(output: Tensor) -> set[int]:
     """Return the ids of the leaves that a value was computed from."""
-    found, seen, todo = {id(output)}, set[Any](), [output.grad_fn]
+    found, seen, todo = set[int](), set[Any](), [output.grad_fn]
     while todo:
         node = todo.pop()
         if node is None or node in seen:
@@ -358,4 +359,6 @@ def _repeated(x: Tensor, lanes: int) -> Tensor:
 
 
 def _repeated_arg(arg: object, n: int, lanes: int) -> object:
-    return _repeated(arg, lanes) if isinstance(arg, Tensor) and arg.ndim > 0 and len(arg) == n else arg
+    if not isinstance(arg, Tensor):
+        return arg
+    return _repeated(arg, lanes if arg.ndim > 0 and len(arg) == n else 1)

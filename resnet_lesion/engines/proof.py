@@ -27,6 +27,7 @@ from resnet_lesion.network.forward_pass import as_output, rows_of, run_model
 from resnet_lesion.network.isolation import isolated, preserved_buffers
 from resnet_lesion.network.orders import whole
 from resnet_lesion.network.precision import network_tolerance, relative_deviation
+from resnet_lesion.network.refusals import refuse_non_finite
 from resnet_lesion.network.residual_network import ResidualNetwork, Trace
 from resnet_lesion.network.verification import verified_pass
 
@@ -139,13 +140,7 @@ class _Trial:
         self._tolerance = network_tolerance(network.device, network.dtype)
 
     def proof(self) -> Proof:
-        if not bool(torch.isfinite(self._own[: self._n_real]).all()):
-            where = f" from block {self.passed.overflown[0]!r} on" if self.passed.overflown else ""
-            raise ValueError(
-                f"expected finite outputs of the whole network, got NaN or infinity on the first images{where}: its "
-                f"weights are not finite, or values leave the range of {self.network.dtype} or of autocast's type. "
-                "Compare with model.double()."
-            )
+        refuse_non_finite(self.network.model, self._own[: self._n_real])
         last = [len(self._images) - 1]  # not the first, which is in the same place alone and in the batch
         n_at_least, alone, reason = self._alone(last)
         independent, engine = not reason, _NOT_TRIED

@@ -14,7 +14,7 @@ from torch import Tensor
 from resnet_lesion.blocks.block import Forward, replaced_forwards
 from resnet_lesion.engines.plan import Fork, Plan
 from resnet_lesion.errors import AdapterError
-from resnet_lesion.network.forward_pass import check_run_order, overwrites_input, version_of
+from resnet_lesion.network.forward_pass import check_run_order, copies, overwrites_input, version_of
 from resnet_lesion.network.orders import DELETED
 from resnet_lesion.network.residual_network import ResidualNetwork
 
@@ -49,7 +49,11 @@ def forward_lesions(
         if fork.block != DELETED:
             return whole[fork.block](chosen)
         block = network.blocks[i]
-        return block.with_idle_branch(chosen, whole[i]) if idle_branches else block.without_branch(chosen)
+        if idle_branches:
+            return block.with_idle_branch(chosen, whole[i])
+        # what is stacked with other streams needs no copy of its own
+        is_stacked = len(plan.forks[i]) > 1 and block.branch.post is None
+        return block.shortcut(chosen) if is_stacked else block.without_branch(chosen)
 
     def at(i: int) -> Forward:
         block, forks, n_streams = network.blocks[i], plan.forks[i], plan.n_streams[i]
@@ -72,7 +76,7 @@ def forward_lesions(
         return forward
 
     with replaced_forwards({block.module: at(i) for i, block in enumerate(network.blocks)}):
-        output = network.model(inputs, *args)
+        output = network.model(*copies(inputs, *args))
     check_run_order(ran, network.layers)
     if not isinstance(output, Tensor) or output.shape[:1] != (plan.n_streams[-1] * n,):
         got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__

@@ -66,7 +66,7 @@ def watch(
 def run_model(model: nn.Module, inputs: Tensor, *args: object) -> object:
     """Run a model, saying what was expected where it does not take the inputs."""
     try:
-        return model(inputs, *args)
+        return model(*copies(inputs, *args))
     except (AdapterError, torch.OutOfMemoryError):
         raise
     except (RuntimeError, AssertionError) as error:
@@ -99,6 +99,11 @@ def slice_batch(chosen: slice | list[int], inputs: Tensor, *args: object) -> tup
 def rows_of(value: Any, chosen: slice | list[int], n: int) -> Any:
     """Return the rows of some of the n images if the value is a tensor that has one for each, else all of it."""
     return value[chosen] if isinstance(value, Tensor) and value.ndim > 0 and len(value) == n else value
+
+
+def copies(*args: Any) -> tuple[Any, ...]:
+    """Return what a model is given, its tensors copied: it may write into them, and others still need them."""
+    return tuple(arg.clone() if isinstance(arg, Tensor) else arg for arg in args)
 
 
 def check_run_order(ran: Sequence[int], layers: Sequence[str]) -> None:

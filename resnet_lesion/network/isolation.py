@@ -24,7 +24,16 @@ def isolated(model: nn.Module) -> Iterator[None]:
 
     An analysis replaces functions of the model, so another thread that wants to analyse the same one waits.
     """
-    with _lock(model), preserved_flags(model), preserved_randomness(), preserved_buffers(model):
+    records = torch.is_grad_enabled()
+    # what is made in inference mode can have no gradients, whatever is switched on later
+    with (
+        torch.inference_mode(False),
+        torch.set_grad_enabled(records),
+        _lock(model),
+        preserved_flags(model),
+        preserved_randomness(),
+        preserved_buffers(model),
+    ):
         model.eval()
         yield
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from itertools import chain
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 def analysable(model: object) -> nn.Module:
@@ -42,3 +44,58 @@ def analysable(model: object) -> nn.Module:
                 "so one image's result depends on the others'. Use track_running_stats=True."
             )
     return model
+
+
+def refuse_inference_tensors(model: nn.Module) -> None:
+    """Refuse a model that gradients cannot be computed with.
+
+    Raises:
+        ValueError: If a parameter or buffer was made in inference mode.
+    """
+    for name, tensor in chain(model.named_parameters(), model.named_buffers()):
+        if tensor.is_inference():
+            raise ValueError(
+                f"expected weights that gradients can be computed with, but {name!r} was made in "
+                "torch.inference_mode(). Pass copy.deepcopy(model), made outside of it."
+            )
+
+
+def refuse_non_finite(model: nn.Module, outputs: Tensor) -> None:
+    """Refuse a whole network whose weights or outputs are not numbers, and name the weights.
+
+    Minus infinity is a number in parameters, other buffers and outputs: it is how classes and positions are ruled out.
+
+    Args:
+        model: The model.
+        outputs: (N, ...) its outputs for some finite images, no block of it deleted.
+
+    Raises:
+        ValueError: If a parameter, a norm's running statistic or an output is NaN or infinite, or all of an image's
+            outputs are minus infinity.
+    """
+    broken = [name for name, tensor in model.named_parameters() if not _all_numbers(tensor)]
+    for name, tensor in model.named_buffers():
+        if name.endswith(("running_mean", "running_var")) and not (_all_numbers(tensor) and _all_numbers(-tensor)):
+            broken.append(name)
+    rows = outputs.flatten(1)
+    found = bool((rows < torch.inf).all() & (rows > -torch.inf).any(1).all())
+    if not found and not broken:  # buffers need not be used, and masks hold infinity
+        broken = [name for name, tensor in model.named_buffers() if not _all_numbers(tensor)]
+    if broken:
+        more = f" and {len(broken) - 1} more" if len(broken) > 1 else ""
+        raise ValueError(
+            f"expected weights that are numbers, got NaN or infinity in {broken[0]!r}{more}. Had the training "
+            "diverged, or was something left out when they were loaded?"
+        )
+    if not found:
+        raise ValueError(
+            f"expected a model that gives numbers, got NaN or infinity for finite images: they leave the range of "
+            f"{outputs.dtype}. Use model.float() or a wider autocast, or check the images' normalisation."
+        )
+
+
+def _all_numbers(tensor: Tensor) -> bool:
+    # not every subclass that holds quantised weights can compare them, and what is offloaded is not there
+    if type(tensor) not in (Tensor, nn.Parameter) or tensor.is_meta or not tensor.is_floating_point():
+        return True
+    return bool(((tensor.float() if tensor.itemsize == 1 else tensor) < torch.inf).all())

@@ -8,7 +8,7 @@ from itertools import chain
 from typing import Any
 
 import torch
-from torch.utils.data import BatchSampler, DataLoader, IterableDataset, SequentialSampler, Subset
+from torch.utils.data import BatchSampler, DataLoader, IterableDataset, SequentialSampler, Subset, default_collate
 
 from resnet_lesion.engines.proof import N_IMAGES
 from resnet_lesion.runs.data import Batch, Data, batches
@@ -19,7 +19,8 @@ class Reading:
 
     Args:
         data: A tuple ``(inputs, targets)`` or an iterable of such batches. From a DataLoader that reads its data set in
-            order, also inside timm's own loader, only what is wanted is read.
+            order, also inside timm's own loader, only what is wanted is read. With a ``collate_fn`` of somebody's own
+            it is read as it comes, since that may leave images out, and nobody else knows which.
 
     Attributes:
         first: The first few images and their targets, (n, ...) and (n,): up to :data:`N_IMAGES`.
@@ -104,8 +105,14 @@ def _in_order(data: Any) -> DataLoader[Any] | None:
         and type(loader.batch_sampler) is BatchSampler
         and loader.batch_sampler.sampler is loader.sampler
         and not loader.drop_last
+        and _keeps_all(loader.collate_fn)
     )
     return loader if in_order else None
+
+
+def _keeps_all(collate: Any) -> bool:
+    """Tell whether what makes batches is known to leave no image out: torch's own, and that of timm's loader."""
+    return collate is default_collate or getattr(collate, "__module__", "") == "timm.data.loader"
 
 
 def _loader(data: Any) -> Any:

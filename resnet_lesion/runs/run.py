@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -178,11 +179,13 @@ class Pass:
         Raises:
             ValueError: If the images or labels do not fit, there is none to count, or the checkpoint is of another run.
         """
-        run, device = self.run, self.run.network.device
+        run, device, dtype = self.run, self.run.network.device, self.run.network.dtype
+        i, n = run.shard.data
         counted, left_out = (torch.zeros((), dtype=torch.int64, device=device) for _ in range(2))
         found = torch.zeros(2, dtype=torch.bool, device=device)
         totals = {**totals, "counted": counted, "left_out": left_out}
         done = self._checkpoint.load(totals) if self._checkpoint else Done()
+        number = i + n * done.n_images  # the next image's
         self.progress.update(done.n_images)
         saved_at, n_images, last = time.monotonic(), done.n_images, None
         for inputs, targets in () if done.complete else self._to_do(done):
@@ -191,9 +194,10 @@ class Pass:
                     f"expected every batch of inputs to be (N, {', '.join(map(str, self._shape))}) like the first, "
                     f"got {tuple(inputs.shape)}."
                 )
-            flags = defects(inputs, targets, n_classes)
+            flags = defects(inputs, targets, n_classes, dtype)
             if flags.device.type == "cpu":  # on an accelerator, asking now would wait for it
-                refuse_defects(flags, n_classes)
+                refuse_defects(flags, n_classes, dtype, (inputs, targets), range(number, sys.maxsize, n))
+            number += n * len(inputs)
             found |= flags.to(device, non_blocking=True)
             labels = targets.to(device, non_blocking=True)
             counts = labels != IGNORE_INDEX
@@ -202,12 +206,11 @@ class Pass:
             left_out += (~counts).sum()
             n_images, last = n_images + len(inputs), (inputs[-1:], targets[-1:])
             if self._checkpoint and time.monotonic() - saved_at >= _SECONDS:
-                refuse_defects(found, n_classes)
+                refuse_defects(found, n_classes, dtype)
                 self._checkpoint.save(totals, Done(n_images, image_digest(*last)))
                 saved_at = time.monotonic()
-        refuse_defects(found, n_classes)
+        refuse_defects(found, n_classes, dtype)
         if not int(counted):
-            i, n = run.shard.data
             if not int(left_out):
                 raise ValueError(f"expected images in shard {i} of {n}, got none: there are fewer images than shards.")
             raise ValueError(

@@ -6,6 +6,7 @@ from torch import nn
 import resnet_lesion as rl
 from resnet_lesion.network.forward_pass import (
     check_run_order,
+    copies,
     overwrites_input,
     run_model,
     slice_batch,
@@ -160,3 +161,28 @@ def test_a_slice_of_a_batch_takes_what_goes_with_the_images():
     assert found[2] is scale
     assert found[3:5] == ("mode", None)
     assert len(found[5]) == 5
+
+
+def test_what_a_model_is_given_may_be_written_into():
+    x, weight = models.images(2), torch.tensor(2.0)
+    given = copies(x, weight, 3, None)
+    for tensor in given[:2]:
+        tensor.zero_()
+    assert given[2:] == (3, None)
+    assert torch.equal(x, models.images(2))
+    assert weight == 2
+    with torch.inference_mode():
+        made_there = x.clone()
+    assert not copies(made_there)[0].is_inference()
+
+
+def test_a_model_that_works_on_its_input_leaves_the_data_alone():
+    class Normalises(models.Net):
+        def forward(self, x):
+            return super().forward(x.sub_(0.5).mul_(2))
+
+    model, x = models.randomised(Normalises(models.PostActivation)).double().eval(), models.images(2)
+    with torch.no_grad():
+        expected = model(x.clone())
+    assert torch.equal(watched(model, x)[0], expected)
+    assert torch.equal(x, models.images(2))

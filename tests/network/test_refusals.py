@@ -6,7 +6,7 @@ from torch import nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
 import resnet_lesion as rl
-from resnet_lesion.network.refusals import analysable
+from resnet_lesion.network.refusals import analysable, refuse_non_finite
 
 
 def compiled_in_place():
@@ -111,3 +111,55 @@ def test_the_batch_norm_that_is_named_is_the_one_without_statistics():
     model.stage2[1].bn2 = nn.BatchNorm2d(6, track_running_stats=False)
     with pytest.raises(TypeError, match=r"submodule 'stage2\.1\.bn2' \(BatchNorm2d\) .* Use track_running_stats=True"):
         analysable(model)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("stem.weight", torch.nan),
+        ("stem.weight", torch.inf),
+        ("stage1.1.bn2.running_mean", torch.inf),
+        ("stage1.1.bn2.running_mean", -torch.inf),
+        ("stage2.0.bn1.running_var", torch.inf),
+        ("head.bias", torch.inf),
+    ],
+)
+def test_weights_that_are_no_numbers_are_named(name, value):
+    model, x = models.build(), models.images(3)
+    with torch.no_grad():
+        refuse_non_finite(model, model(x))
+        dict([*model.named_parameters(), *model.named_buffers()])[name][1] = value
+        with pytest.raises(ValueError, match=rf"expected weights that are numbers, got .* in '{name}'\. Had"):
+            refuse_non_finite(model, model(x))
+        model.stem.bias[0] = torch.nan
+        with pytest.raises(ValueError, match=r"in 'stem\.(weight|bias)' and 1 more\."):
+            refuse_non_finite(model, model(x))
+
+
+def test_a_buffer_is_named_if_it_shows():
+    model, x = models.build(), models.images(3)
+    model.register_buffer("unused", torch.tensor([torch.nan]))
+    model.register_buffer("mask", torch.tensor([0, -torch.inf, 0, 0, -torch.inf]))
+    model.register_buffer("count", torch.tensor(3))
+    model.register_buffer("elsewhere", torch.zeros(2, device="meta"))
+    refuse_non_finite(model, model(x) + model.mask)
+    with pytest.raises(ValueError, match="in 'unused'"):
+        refuse_non_finite(model, model(x) * model.unused)
+
+
+def test_numbers_that_leave_the_range_are_told_from_broken_weights():
+    model, x = models.build(dtype=torch.float16), models.images(3, dtype=torch.float16)
+    with torch.no_grad():
+        model.stem.weight.mul_(60000)
+        with pytest.raises(ValueError, match=r"for finite images: they leave the range of torch\.float16"):
+            refuse_non_finite(model, model(x))
+
+
+def test_classes_may_be_ruled_out():
+    model, x = models.build(), models.images(2)
+    with torch.no_grad():
+        model.head.bias[:4] = -torch.inf
+        refuse_non_finite(model, model(x))
+        model.head.bias[4] = -torch.inf
+        with pytest.raises(ValueError, match="expected a model that gives numbers"):
+            refuse_non_finite(model, model(x))

@@ -1,11 +1,12 @@
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 from helpers import models
 from torch.utils.data import DataLoader, TensorDataset
 
 import resnet_lesion as rl
-from resnet_lesion.runs.data import batches, defects, describe, length, refuse_one_shot
+from resnet_lesion.runs.data import as_plain, batches, defects, describe, length, refuse_one_shot
 
 X, Y = models.data(4)
 
@@ -19,6 +20,23 @@ def test_one_tuple_is_one_batch():
 def test_a_list_of_two_batches_is_two_batches():
     assert [len(inputs) for inputs, _ in batches([(X, Y), [X[:1], Y[:1]]])] == [4, 1]
     assert [len(inputs) for inputs, _ in batches(((X, Y), (X[:1], Y[:1])))] == [4, 1]
+
+
+def test_a_list_of_inputs_and_targets_is_one_batch():
+    loader = DataLoader(TensorDataset(X, Y), batch_size=3)
+    batch = next(iter(loader))
+    assert isinstance(batch, list)
+    ((inputs, targets),) = batches(batch)
+    assert torch.equal(inputs, X[:3])
+    assert torch.equal(targets, Y[:3])
+    assert length(batch) == 3
+
+
+@pytest.mark.parametrize("nothing", [None, (X[:0], Y[:0]), [torch.tensor([]), torch.tensor([])], ([], [])])
+def test_a_batch_of_which_nothing_is_left_is_passed_over(nothing):
+    assert [len(inputs) for inputs, _ in batches([nothing, (X, Y), nothing, (X[:1], Y[:1])])] == [4, 1]
+    with pytest.raises(ValueError, match="at least one image, got empty data"):
+        list(batches([nothing, nothing]))
 
 
 def test_labels_become_int64():
@@ -37,12 +55,18 @@ TYPES = r"expected data as a tuple \(inputs, targets\) of tensors or an iterable
         ("imagenet", TypeError, TYPES + "str"),
         (None, TypeError, TYPES + "NoneType"),
         (3, TypeError, TYPES + "int"),
-        ({"image": X, "label": Y}, TypeError, TYPES + "dict"),
+        (
+            {"image": X, "label": Y},
+            TypeError,
+            TYPES + r"dict with 'image': float64 .* Pass \(data\['image'\], data\['label'\]\)",
+        ),
+        (X.numpy(), TypeError, TYPES + r"ndarray float64 \(4, 3, 6, 6\)\. The targets are missing"),
         (TensorDataset(X, Y), TypeError, TYPES + "TensorDataset. Give it to a torch.utils.data.DataLoader"),
         ([{"image": X, "label": Y}], TypeError, TYPES + "a batch of type dict"),
-        ([X, Y], TypeError, TYPES + "a batch of type Tensor"),
+        ([X, X, X], TypeError, TYPES + r"a batch of type Tensor float64 \(4, 3, 6, 6\)\. The targets are missing"),
         ([(X, Y, Y)], TypeError, TYPES + "a batch of type tuple"),
-        ((X, Y.tolist()), TypeError, TYPES + "a batch of type Tensor"),
+        ((X, Y.tolist()), TypeError, TYPES + r"tuple .* list\. Pass \(inputs, torch\.as_tensor\(targets\)\)"),
+        ((X.numpy(), np.array(list("abcd"))), TypeError, TYPES + "an array of <U1, which are no numbers"),
         ([(X, 3)], TypeError, TYPES + "a batch of type tuple"),
         ([], ValueError, "at least one image, got empty data"),
         ((X[:0], Y[:0]), ValueError, "at least one image, got empty data"),
@@ -64,6 +88,30 @@ def test_data_of_another_kind_is_refused(data, error, message):
     if not isinstance(data, type(iter([]))):
         with pytest.raises(error, match=message):
             rl.Deletion(models.build()).analyze(data, show_progress=False)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda model: rl.Deletion(model).analyze,
+        lambda model: rl.PathGradient(model).analyze,
+    ],
+)
+def test_images_and_labels_that_do_not_fit_are_named(make):
+    model, (inputs, targets) = models.build(dtype=torch.float16), models.data(6, dtype=torch.float32)
+    beyond, labels = inputs.clone(), torch.tensor([0, 255, -1, -1, 1, -100])
+    beyond[[3, 5], 0, 0, 0] = 1e6
+    batches = [(beyond[:2], targets[:2]), (beyond[2:], targets[2:])]
+    both, first = "in images number 3 and 5", "in image number 3"
+    for data, how, where in (((beyond, targets), {}, both), (batches, {}, both), (batches, {"shard": (1, 2)}, first)):
+        with pytest.raises(ValueError, match=rf"more than the model's torch\.float16 can hold \(65504\) {where}\."):
+            make(model)(data, show_progress=False, **how)
+    with pytest.raises(
+        ValueError, match=r"from 0 to 4, .* got -1 and 255 in images number 1, 2 and 3\..* the label -100"
+    ):
+        make(model)((inputs, labels), show_progress=False)
+    with pytest.raises(ValueError, match="in image number 4"):
+        make(model)((inputs, targets.where(torch.arange(6) != 4, 5)), show_progress=False)
 
 
 def test_a_generator_works_once():
@@ -90,6 +138,9 @@ def test_a_one_shot_iterator_is_refused_where_several_passes_are_needed():
     ("inputs", "targets", "expected"),
     [
         (X, Y, [False, False]),
+        (X.where(X < 1, 65504), Y, [False, False]),
+        (X.where(X < 1, -65520), Y, [True, False]),
+        (X.float().where(X < 1, 1e6), Y, [True, False]),
         (X / 0, Y, [True, False]),
         (X * torch.nan, Y, [True, False]),
         (X, Y - 5, [False, True]),
@@ -98,11 +149,11 @@ def test_a_one_shot_iterator_is_refused_where_several_passes_are_needed():
     ],
 )
 def test_defects(inputs, targets, expected):
-    assert defects(inputs, targets, models.N_CLASSES).tolist() == expected
+    assert defects(inputs, targets, models.N_CLASSES, torch.float16).tolist() == expected
 
 
 def test_defects_where_images_and_labels_are_on_different_devices():
-    assert defects(X.to("meta"), Y, models.N_CLASSES).device.type == "meta"
+    assert defects(X.to("meta"), Y, models.N_CLASSES, torch.float64).device.type == "meta"
 
 
 def test_length_if_known():
@@ -117,7 +168,46 @@ def test_a_description_names_the_source():
     assert describe(DataLoader(TensorDataset(X, Y)), 4, (3, 6, 6)) == "4 images of shape 3x6x6 from TensorDataset"
 
 
-def test_numpy_arrays_are_tensors():
-    ((inputs, targets),) = batches((X.numpy(), Y.numpy()))
-    assert isinstance(inputs, torch.Tensor)
-    np.testing.assert_array_equal(targets, Y)
+class Image(torch.Tensor):
+    """A subclass that takes part in nothing but its own operations, as fastai's ``TensorImage`` does."""
+
+    @classmethod
+    def __torch_function__(cls, func, types, args=(), kwargs=None):
+        if not all(issubclass(cls, t) for t in types):
+            return NotImplemented
+        return super().__torch_function__(func, types, args, kwargs)
+
+
+class Category(Image):
+    """Its label."""
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda x: x.numpy(),
+        lambda x: x.numpy().astype(x.numpy().dtype.newbyteorder(">")),
+        lambda x: np.ascontiguousarray(x.numpy()[::-1])[::-1],
+        lambda x: np.broadcast_to(x.numpy(), x.shape),
+        lambda x: xr.DataArray(x.numpy()),
+        lambda x: x.as_subclass(Image),
+        lambda x: x.as_subclass(Category if x.ndim == 1 else Image),
+        lambda x: x,
+    ],
+    ids=["numpy", "big-endian", "negative strides", "read-only", "xarray", "a subclass", "two subclasses", "plain"],
+)
+@pytest.mark.filterwarnings("error")
+def test_arrays_of_any_kind_are_plain_tensors(change):
+    data = change(X), change(Y)
+    ((inputs, targets),) = batches(data)
+    assert (type(inputs), type(targets)) == (torch.Tensor, torch.Tensor)
+    assert torch.equal(inputs, X)
+    assert torch.equal(targets, Y)
+    model = models.build()
+    expected = rl.Deletion(model).analyze((X, Y), show_progress=False)
+    np.testing.assert_array_equal(rl.Deletion(model).analyze(data, show_progress=False).loss, expected.loss)
+
+
+def test_what_torch_can_share_is_not_copied():
+    for array in (X.numpy(), np.broadcast_to(X.numpy(), X.shape), X.as_subclass(Image)):
+        assert as_plain(array).data_ptr() == X.data_ptr()
