@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
-from threading import Thread
+from threading import Lock, Thread
 from typing import Any, TypeVar, cast
 
 import netCDF4
@@ -28,6 +28,9 @@ from resnet_lesion.results.lesions import refuse_impossible
 from resnet_lesion.results.quantities import groups
 
 _T = TypeVar("_T")
+
+# HDF5 can do one thing at a time
+_one_at_a_time = Lock()
 
 # files that this process is writing at this moment
 _being_written: set[str] = set()
@@ -242,7 +245,8 @@ def _aside(work: Callable[[], _T]) -> _T:
 
     def do() -> None:
         try:
-            outcome.put((work(), None))
+            with _one_at_a_time:
+                outcome.put((work(), None))
         except BaseException as error:
             outcome.put((None, error))
 
