@@ -15,8 +15,8 @@ from resnet_lesion.runs.data import Batch
 from resnet_lesion.runs.reading import Reading
 from resnet_lesion.runs.shards import Part
 
-# odd, so that multiplying by it loses nothing: 2^64 over the golden ratio, and MurmurHash3's
-_GOLDEN, _MURMUR = 0x9E3779B97F4A7C15 - 2**64, 0xFF51AFD7ED558CCD - 2**64
+# as SplitMix64 makes numbers without pattern of 1, 2, 3, ... (Steele, Lea & Flood 2014), but for the sign when shifted
+_STEP, _MIX = 0x9E3779B97F4A7C15 - 2**64, (0xBF58476D1CE4E5B9 - 2**64, 0x94D049BB133111EB - 2**64)
 
 
 class Trail:
@@ -95,8 +95,10 @@ def sum_of_labels(targets: Tensor, start: int = 0) -> Tensor:
         targets: (n,) labels, int64.
         start: The number of the first image.
     """
-    mixed = torch.arange(start, start + len(targets), device=targets.device) * _GOLDEN
-    return (targets * ((mixed ^ (mixed >> 32)) * _MURMUR | 1)).sum()
+    mixed = torch.arange(start, start + len(targets), device=targets.device) * _STEP
+    for shift, factor in zip((30, 27), _MIX, strict=True):
+        mixed = (mixed ^ (mixed >> shift)) * factor
+    return (targets * (mixed ^ (mixed >> 31) | 1)).sum()
 
 
 def _is_same_sample(reading: Reading, part: Part, done: Done) -> bool:
