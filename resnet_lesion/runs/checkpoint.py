@@ -112,17 +112,21 @@ class Checkpoint:
 
 
 def as_object(text: object) -> dict[str, Any]:
-    """Read what :func:`json.dumps` made of a dictionary, and an attribute of a file may not be.
+    """Read a dictionary that was written as JSON, where a file may hold anything else.
 
     Raises:
-        ValueError: If it is not.
+        ValueError: If it is something else, or holds NaN or infinity, which JSON has no word for.
     """
+
+    def refuse(constant: str) -> None:
+        raise ValueError(constant)
+
     try:
-        found = json.loads(text)  # type: ignore[arg-type]
+        found = json.loads(text, parse_constant=refuse)  # type: ignore[arg-type]
     except (TypeError, ValueError):
         found = None
     if not isinstance(found, dict):
-        raise ValueError(f"expected a JSON object, got {text!r:.60}.")
+        raise ValueError(f"expected a JSON object, got {str(text)!r:.60}.")
     return found
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections import Counter
@@ -112,9 +111,9 @@ def _shard_of(dataset: xr.Dataset) -> Shard:
     if missing:
         raise ValueError(f"expected the result of a shard, got one without its {', '.join(missing)}.")
     try:
-        return Shard.from_json(json.dumps(as_object(dataset.attrs["shard"])))
-    except (TypeError, ValueError, LookupError) as error:
-        text = dataset.attrs["shard"]
+        return Shard.from_json(str(dataset.attrs["shard"]))
+    except (AttributeError, TypeError, ValueError, LookupError) as error:
+        text = str(dataset.attrs["shard"])
         raise ValueError(f"expected to read which shard a result is, got {text!r:.80}.") from error
 
 
@@ -178,8 +177,10 @@ def _over_images(parts: Sequence[xr.Dataset]) -> xr.Dataset:
     """Merge results of different images, by what their variables say they are over the images."""
     n_images = [int(part.total + part.skipped) for part in parts]
     expected = [len(range(i, sum(n_images), len(parts))) for i in range(len(parts))]
-    if n_images != expected or not _n_images(parts) <= {sum(n_images)}:
+    if n_images != expected:
         raise ValueError(f"expected shards of {expected} images if all {sum(n_images)} were read, got {n_images}.")
+    for said in _n_images(parts) - {sum(n_images)}:
+        raise ValueError(f"expected shards that hold all {said} images together, got {n_images}.")
     if len(parts) == 1:
         return parts[0].copy()
     weights = [int(part.total) for part in parts]
@@ -208,9 +209,7 @@ def _over_lesions(shares: Sequence[xr.Dataset]) -> xr.Dataset:
     if len(shares) == 1:
         return merged
     if "evaluated" not in merged or "baseline_correct" not in merged:
-        raise ValueError(
-            "expected parts of the lesions to say what was evaluated, and of the whole network, got others."
-        )
+        raise ValueError("expected parts of the lesions with evaluated and baseline_correct, got some without.")
     evaluated = [share.evaluated for share in shares]
     if not (np.sum([mask.values for mask in evaluated], axis=0) == 1).all():
         raise ValueError("expected every lesion in one part, got some in none or in several.")

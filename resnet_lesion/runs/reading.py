@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Any
@@ -34,13 +35,13 @@ class Reading:
         self.is_indexed = loader is not None
         if loader is not None:
             # as all others are read: what a data set opens here would be shared by the processes that are forked later
-            inputs, targets = next(batches(_only(data, range(1), workers=min(1, loader.num_workers))))
+            inputs, targets = next(_loaded(_only(data, range(1), workers=min(1, loader.num_workers))))
             assert loader.batch_size is not None
             self.batch_size = loader.batch_size
             self.n_images: int | None = len(loader.dataset)  # type: ignore[arg-type]  # it has a length
         else:
             self.n_images = None
-            stream = self._counted(batches(data))
+            stream = self._counted(_loaded(data))
             inputs, targets = next(stream)
             self.batch_size = len(inputs)
             self._stream = chain([(inputs, targets)], stream)
@@ -51,7 +52,7 @@ class Reading:
         loader = _in_order(self._data)
         if loader is not None:
             numbers = range(i, len(loader.dataset), n)[start:]  # type: ignore[arg-type]  # it has a length
-            return batches(_only(self._data, numbers, loader.num_workers)) if numbers else iter(())
+            return _loaded(_only(self._data, numbers, loader.num_workers)) if numbers else iter(())
         chosen = self._stream if n == 1 else every_nth(self._stream, i, n)
         return behind(start, chosen)
 
@@ -59,7 +60,7 @@ class Reading:
         """Yield the images with these numbers one by one, where data :attr:`is_indexed`."""
         loader = _in_order(self._data)
         assert loader is not None
-        for inputs, targets in batches(_only(self._data, numbers, min(1, loader.num_workers))):
+        for inputs, targets in _loaded(_only(self._data, numbers, min(1, loader.num_workers))):
             yield from zip(inputs.split(1), targets.split(1), strict=True)
 
     def listed_labels(self) -> Tensor | None:
@@ -121,6 +122,17 @@ def in_batches_of(size: int, stream: Iterable[Batch]) -> Iterator[Batch]:
     if n:
         inputs, targets = (torch.cat(parts) for parts in zip(*waiting, strict=True))
         yield inputs, targets
+
+
+def _loaded(data: Data) -> Iterator[Batch]:
+    """Yield the data's batches; name a loader's process that has died where that shows as a broken connection only."""
+    try:
+        yield from batches(data)
+    except (ConnectionError, EOFError, FileNotFoundError):
+        for _ in range(10):
+            torch._C._error_if_any_worker_fails()  # raises, as torch does where it finds out itself
+            time.sleep(0.1)  # a process closes its connections before it is dead
+        raise
 
 
 def _in_order(data: Any) -> DataLoader[Any] | None:
