@@ -11,6 +11,7 @@ import hashlib
 import math
 import re
 from collections.abc import Iterator
+from typing import Any
 
 import netCDF4
 
@@ -73,7 +74,7 @@ def refuse_inflated(file: netCDF4.Dataset, n_bytes: int) -> None:
         raise ValueError(f"it declares {declared:,} bytes, which its {n_bytes:,} cannot hold")
 
 
-def _arrays(group: netCDF4.Dataset) -> Iterator[netCDF4.Variable]:
+def _arrays(group: netCDF4.Dataset) -> Iterator[netCDF4.Variable[Any]]:
     yield from group.variables.values()
     for child in group.groups.values():
         yield from _arrays(child)

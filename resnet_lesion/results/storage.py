@@ -217,7 +217,8 @@ def _tree(file: netCDF4.Dataset) -> xr.DataTree:
 
 
 def _dataset(file: netCDF4.Dataset, path: str) -> xr.Dataset:
-    return xr.open_dataset(NetCDF4DataStore(file, group=path)).load().drop_encoding()
+    store: Any = NetCDF4DataStore(file, group=path)  # type: ignore[no-untyped-call]
+    return xr.open_dataset(store).load().drop_encoding()
 
 
 def _paths(group: netCDF4.Dataset) -> Iterator[str]:

@@ -119,12 +119,12 @@ def _is_same_sample(reading: Reading, part: Part, done: Done) -> bool:
 
 def _read_again(stream: Iterator[Batch], done: Done) -> Iterator[Batch]:
     """Read the images that were done, refuse others, and yield those that follow."""
-    again, rest = Trail(Done()), iter(())
+    again, rest = Trail(Done()), list[Batch]()
     for inputs, targets in stream:
         known = done.n_images - again.n_images
         again.add(inputs[:known], targets[:known])
         if known < len(targets):
-            rest = iter([(inputs[known:], targets[known:])])
+            rest = [(inputs[known:], targets[known:])]
         if known <= len(targets):
             break
     found = again.done()
