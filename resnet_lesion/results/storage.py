@@ -264,4 +264,9 @@ def _aside(work: Callable[[], _T]) -> _T:
 
 
 def _host() -> str:
-    return f"{zlib.crc32(socket.gethostname().encode()):08x}"
+    """Return a short name of what process numbers are counted in: this machine, or a container on it."""
+    try:
+        numbers = os.readlink("/proc/self/ns/pid")
+    except OSError:  # not on Linux
+        numbers = ""
+    return f"{zlib.crc32(f'{socket.gethostname()} {numbers}'.encode()):08x}"
