@@ -119,12 +119,8 @@ def shard_of_another_model():
 
 
 def without(dataset, *attrs, drop=()):
-    return (
-        dataset.drop_vars(drop)
-        .assign_attrs()
-        .drop_attrs(deep=False)
-        .assign_attrs({name: value for name, value in dataset.attrs.items() if name not in attrs})
-    )
+    kept = {name: value for name, value in dataset.attrs.items() if name not in attrs}
+    return dataset.drop_vars(drop).drop_attrs(deep=False).assign_attrs(kept)
 
 
 def changed(dataset, name, value):
