@@ -23,6 +23,7 @@ from resnet_lesion.network.orders import DELETED, IntArray
 from resnet_lesion.network.paths import draw_path
 from resnet_lesion.network.residual_network import ResidualNetwork
 from resnet_lesion.results.gradients import over_draws
+from resnet_lesion.results.provenance import array_hash
 from resnet_lesion.results.statistics import standard_error
 from resnet_lesion.results.variables import variable
 from resnet_lesion.runs.checkpoint import Totals
@@ -234,7 +235,8 @@ def _path_norms(
     network, first = run.network, options.first
     rows: IntArray = np.where(paths, np.arange(first, len(network)), DELETED)
     ranked = np.lexsort(rows.T)  # neighbours agree on the last blocks, so that they share the work there
-    with run.pass_over(data, f"{len(paths)} path gradients", f"from-draw-{n_before}.") as pass_:
+    drawn = {"paths_sha256": array_hash(paths)}
+    with run.pass_over(data, f"{len(paths)} path gradients", f"from-draw-{n_before}.", drawn) as pass_:
         sums = torch.zeros(len(paths), dtype=torch.float64, device=network.device)
         for batch in microbatches(pass_, {"sums": sums}, options, min(_FEW_PATHS, len(paths))):
             linear = Linearization(network, batch.inputs, batch.objective, n_gradients=min(batch.capacity, len(paths)))

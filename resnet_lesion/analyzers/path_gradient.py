@@ -160,8 +160,8 @@ class PathGradient(BlockAttribution, GradientAttribution):  # type: ignore[misc]
             title = "Gradient of random single paths by path length"
             run = Run(self.network, "sampled_path_gradient", title, options, **how)
             if rtol is not None:
-                if not rtol > 0:
-                    raise ValueError(f"expected rtol > 0 or None, got {rtol}.")
+                if not 0 < rtol < float("inf"):
+                    raise ValueError(f"expected rtol > 0, finite, or None, got {rtol}.")
                 if not run.shard.is_whole:
                     raise ValueError("expected rtol=None with a shard: how many paths are drawn depends on all images.")
                 refuse_one_shot(data)

@@ -110,6 +110,36 @@ def lesion_rates(dataset: xr.Dataset) -> xr.Dataset:
     return dataset
 
 
+def refuse_impossible(dataset: xr.Dataset) -> None:
+    """Refuse counts that no run makes: more images right than there are, or classes that do not add up.
+
+    Raises:
+        ValueError: If there are such counts.
+    """
+    counts = {name: array for name, array in dataset.data_vars.items() if array.dtype.kind in "iu"}
+    for name, limit in _LIMITS.items():
+        if {name, limit} <= counts.keys() and set(counts[limit].dims) <= set(counts[name].dims):
+            possible = (counts[name] >= 0) & (counts[name] <= counts[limit])
+            if not bool(possible.all()):
+                raise ValueError(f"{name} is not everywhere from 0 to {limit}")
+    for name, count in _SUMS.items():
+        comparable = {name, count} <= counts.keys() and set(counts[name].dims) == {*counts[count].dims, "class"}
+        if comparable and not bool((counts[name].sum("class") == counts[count]).all()):
+            raise ValueError(f"{name} does not add up to {count}")
+
+
+# what is counted, and among how many images
+_LIMITS = {
+    "correct": "total",
+    "agreeing": "total",
+    "baseline_correct": "total",
+    "correct_by_class": "total_by_class",
+}
+
+# what is counted for each class, and for all of them
+_SUMS = {"correct_by_class": "correct", "total_by_class": "total"}
+
+
 def order_variable(dims: Sequence[str], rows: IntArray) -> xr.Variable:
     """Return order rows as a variable over the given dimensions and ``position``."""
     return variable((*dims, "position"), rows, "index of the block that runs at the position, -1 for none")

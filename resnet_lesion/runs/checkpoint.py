@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -28,6 +28,9 @@ _ACCELERATION = ("n_folded", "channels_last", "compile")
 # options that change neither a count nor, except by rounding, anything else
 _WITHOUT_EFFECT = ("perturbations_per_eval", "memory_limit")
 
+# what files of older versions may not say
+_SINCE_0_1_0 = ("n_images", "pass", "behaviour")
+
 
 @dataclass(frozen=True)
 class Done:
@@ -37,11 +40,15 @@ class Done:
         n_images: Number of images done.
         last: Digest of the last of them.
         complete: Whether these are all.
+        labels: What :func:`sum_of_labels` says of theirs; None if an older version wrote the file.
+        sample: Digests of some of them, as :class:`Trail` chooses them; None as well.
     """
 
     n_images: int = 0
     last: str = ""
     complete: bool = False
+    labels: int | None = 0
+    sample: list[str] | None = field(default_factory=list)
 
 
 class Checkpoint:
@@ -83,17 +90,44 @@ class Checkpoint:
         advice = "Delete it to start over, or pass another folder as checkpoint."
         try:
             state = storage.open(self._path)
-            fingerprint, done = json.loads(state.attrs["fingerprint"]), Done(**json.loads(state.attrs["done"]))
+            found = as_object(state.attrs["fingerprint"])
+            done = Done(**{"labels": None, "sample": None, **as_object(state.attrs["done"])})
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"the checkpoint {str(self._path)!r} cannot be read: {error} {advice}") from error
-        if found := differences(fingerprint, self._fingerprint):
-            raise ValueError(f"the checkpoint {str(self._path)!r} is of another run: {found}. {advice}")
+        unsaid = {key: value for key, value in self._fingerprint.items() if key in _SINCE_0_1_0 and not found.get(key)}
+        if differing := differences({**found, **unsaid}, self._fingerprint):
+            raise ValueError(f"the checkpoint {str(self._path)!r} is of another run: {differing}. {advice}")
         for name, total in totals.items():
+            values = torch.from_numpy(state[name].values) if name in state else None
             if isinstance(total, list):
-                total[:] = [torch.from_numpy(state[name].values)] if name in state else []
+                total[:] = [] if values is None else [values]
+            elif values is None or (values.shape, values.dtype) != (total.shape, total.dtype):
+                raise ValueError(
+                    f"the checkpoint {str(self._path)!r} cannot be read: expected {name} as {total.dtype} "
+                    f"{tuple(total.shape)}. {advice}"
+                )
             else:
-                total.copy_(torch.from_numpy(state[name].values))
+                total.copy_(values)
         return done
+
+
+def as_object(text: object) -> dict[str, Any]:
+    """Read a dictionary that was written as JSON, where a file may hold anything else.
+
+    Raises:
+        ValueError: If it is something else, or holds NaN or infinity, which JSON has no word for.
+    """
+
+    def refuse(constant: str) -> None:
+        raise ValueError(constant)
+
+    try:
+        found = json.loads(text, parse_constant=refuse)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        found = None
+    if not isinstance(found, dict):
+        raise ValueError(f"expected a JSON object, got {str(text)!r:.60}.")
+    return found
 
 
 def fingerprint(attrs: Mapping[str, str | int]) -> dict[str, object]:

@@ -128,9 +128,14 @@ def refuse_defects(
 
 
 def length(data: Data) -> int | None:
-    """Return the number of images if it is known beforehand, for a progress bar."""
+    """Return the number of images if it is known beforehand: of tensors, of a list of batches, and of a data set."""
     if is_one_batch(data):
         return len(data[0])  # type: ignore[index]
+    if isinstance(data, list | tuple):
+        try:
+            return sum(len(batch[0]) for batch in data)
+        except (TypeError, LookupError):  # what is no batch is refused when it is read
+            return None
     dataset = getattr(data, "dataset", None)
     try:
         return len(dataset)  # type: ignore[arg-type]

@@ -58,9 +58,12 @@ def over_shards(analyse: Callable[_P, _R]) -> Callable[_P, _R]:
         futures = [
             executor.submit(run, *args, **{**options, "shard": (i, n), "show_progress": False}) for i in range(n)
         ]
+        results: list[Any] = []
         try:
-            results = [future.result() for future in tqdm(futures, "shards", unit="shard", disable=not show_progress)]
-        except BaseException:
+            waiting = tqdm(futures, "shards", unit="shard", disable=not show_progress)
+            results.extend(future.result() for future in waiting)
+        except BaseException as error:
+            error.add_note(f"in shard {len(results)} of {n}")
             for future in futures:
                 future.cancel()
             raise

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -15,10 +15,16 @@ from resnet_lesion.results import storage
 from resnet_lesion.results.gradients import effective_of_study, over_draws
 from resnet_lesion.results.kinds import kinds_of
 from resnet_lesion.results.lesions import lesion_rates
-from resnet_lesion.runs.checkpoint import differences
+from resnet_lesion.runs.checkpoint import as_object, differences
 from resnet_lesion.runs.shards import Shard
 
 Result = xr.Dataset | xr.DataTree
+
+# a file can say that there are as many shards as it likes; more missing ones than these are not named
+_MANY = 10_000
+
+# dimensions that merging goes by the coordinates of
+_NUMBERED = ("sample", "path_length")
 
 
 def merge(results: Iterable[Result | str | os.PathLike[str]]) -> Result:
@@ -48,6 +54,10 @@ def merge(results: Iterable[Result | str | os.PathLike[str]]) -> Result:
     """
     if isinstance(results, str | os.PathLike | xr.Dataset | xr.DataTree):
         raise TypeError("expected several results or files, as rl.merge([first, second]), got one.")
+    results = list(results)
+    files = [os.path.realpath(result) for result in results if isinstance(result, str | os.PathLike)]
+    if twice := [name for name in dict.fromkeys(files) if files.count(name) > 1]:
+        raise ValueError(f"expected each file once, got {', '.join(map(repr, twice))} twice.")
     opened = [result if isinstance(result, xr.Dataset | xr.DataTree) else storage.open(result) for result in results]
     if not opened:
         raise ValueError("expected the results of shards, got none.")
@@ -76,6 +86,7 @@ def _merge_datasets(datasets: Sequence[xr.Dataset]) -> xr.Dataset:
     shards = [_shard_of(dataset) for dataset in datasets]
     _require_one_run(datasets)
     _require_all(shards)
+    _require_alike(datasets)
     by_shard = dict(zip(shards, datasets, strict=True))
     n, m = shards[0].data[1], shards[0].lesions[1]
     shares = [_over_images([by_shard[Shard((i, n), (j, m))] for i in range(n)]) for j in range(m)]
@@ -85,7 +96,7 @@ def _merge_datasets(datasets: Sequence[xr.Dataset]) -> xr.Dataset:
         "created": max(str(dataset.attrs["created"]) for dataset in datasets),
         "device": "; ".join(dict.fromkeys(str(dataset.attrs["device"]) for dataset in datasets)),
     }
-    del merged.attrs["shard"]
+    merged.attrs = {name: value for name, value in merged.attrs.items() if name not in ("shard", "n_images")}
     return merged
 
 
@@ -95,14 +106,31 @@ def _shard_of(dataset: xr.Dataset) -> Shard:
             f"expected results of shards, got {dataset.attrs.get('title', 'a Dataset')!r} of "
             "a whole run. Run analyze(data, shard=(i, N)) for each i."
         )
-    return Shard.from_json(dataset.attrs["shard"])
+    missing = [name for name in ("data", "created", "device") if not isinstance(dataset.attrs.get(name), str)]
+    missing += [name for name in ("total", "skipped") if dataset.get(name, xr.DataArray([])).size != 1]
+    if missing:
+        raise ValueError(f"expected the result of a shard, got one without its {', '.join(missing)}.")
+    try:
+        return Shard.from_json(str(dataset.attrs["shard"]))
+    except (AttributeError, TypeError, ValueError, LookupError) as error:
+        text = str(dataset.attrs["shard"])
+        raise ValueError(f"expected to read which shard a result is, got {text!r:.80}.") from error
 
 
 def _require_one_run(datasets: Sequence[xr.Dataset]) -> None:
-    prints = [json.loads(dataset.attrs["fingerprint"]) for dataset in datasets]
+    prints = [as_object(dataset.attrs["fingerprint"]) for dataset in datasets]
     for other in prints:
         if found := differences(prints[0], other):
             raise ValueError(f"expected shards of one run, but {found}.")
+    n_images = sorted(_n_images(datasets))
+    if len(n_images) > 1:
+        raise ValueError(f"expected shards of the same images, got shards of {' and of '.join(map(str, n_images))}.")
+
+
+def _n_images(datasets: Sequence[xr.Dataset]) -> set[int]:
+    """Return how many images the results say that all shards hold together; those of version 0.1.0 do not say it."""
+    said = [dataset.attrs.get("n_images") for dataset in datasets]
+    return {int(n) for n in said if isinstance(n, int | np.integer)}
 
 
 def _require_all(shards: Sequence[Shard]) -> None:
@@ -111,14 +139,38 @@ def _require_all(shards: Sequence[Shard]) -> None:
         if len(counts) > 1:
             raise ValueError(f"expected the {kind} cut into as many parts everywhere, got {sorted(counts)}.")
     n, m = shards[0].data[1], shards[0].lesions[1]
+    if n * m - len(shards) > _MANY:
+        raise ValueError(f"expected all {n * m} shards, got {len(shards)}.")
     wanted = [Shard((i, n), (j, m)) for i in range(n) for j in range(m)]
-    missing = [str(shard) for shard in wanted if shard not in shards]
-    twice = [str(shard) for shard in wanted if shards.count(shard) > 1]
+    found = Counter(shards)
+    missing = [str(shard) for shard in wanted if shard not in found]
+    twice = [str(shard) for shard in wanted if found[shard] > 1]
     if missing or twice:
-        found = [
+        words = [
             f"shard {', '.join(names)} {what}" for names, what in ((missing, "missing"), (twice, "twice")) if names
         ]
-        raise ValueError(f"expected each shard once, got {' and '.join(found)}.")
+        raise ValueError(f"expected each shard once, got {' and '.join(words)}.")
+
+
+def _require_alike(datasets: Sequence[xr.Dataset]) -> None:
+    """Refuse results that differ in more than the values of their variables."""
+
+    def outline(dataset: xr.Dataset) -> dict[str, object]:
+        found: dict[str, object] = {str(name): array.dims for name, array in dataset.data_vars.items()}
+        found |= {f"the size of {name}": size for name, size in dataset.sizes.items() if name != "sample"}
+        coords = {str(name): array for name, array in dataset.coords.items() if "sample" not in array.dims}
+        found |= {f"the coordinate {name}": array.values.tolist() for name, array in coords.items()}
+        return found
+
+    first = outline(datasets[0])
+    for dataset in datasets:
+        if (other := outline(dataset)) != first:
+            raise ValueError(
+                f"expected shards with the same variables and coordinates, but {differences(first, other)}."
+            )
+        bare = [str(name) for name in dataset.dims if name in _NUMBERED and name not in dataset.coords]
+        if bare:
+            raise ValueError(f"expected a coordinate for {', '.join(bare)}, got a result without.")
 
 
 def _over_images(parts: Sequence[xr.Dataset]) -> xr.Dataset:
@@ -127,6 +179,8 @@ def _over_images(parts: Sequence[xr.Dataset]) -> xr.Dataset:
     expected = [len(range(i, sum(n_images), len(parts))) for i in range(len(parts))]
     if n_images != expected:
         raise ValueError(f"expected shards of {expected} images if all {sum(n_images)} were read, got {n_images}.")
+    for said in _n_images(parts) - {sum(n_images)}:
+        raise ValueError(f"expected shards that hold all {said} images together, got {n_images}.")
     if len(parts) == 1:
         return parts[0].copy()
     weights = [int(part.total) for part in parts]
@@ -154,6 +208,8 @@ def _over_lesions(shares: Sequence[xr.Dataset]) -> xr.Dataset:
     merged = shares[0]
     if len(shares) == 1:
         return merged
+    if "evaluated" not in merged or "baseline_correct" not in merged:
+        raise ValueError("expected parts of the lesions with evaluated and baseline_correct, got some without.")
     evaluated = [share.evaluated for share in shares]
     if not (np.sum([mask.values for mask in evaluated], axis=0) == 1).all():
         raise ValueError("expected every lesion in one part, got some in none or in several.")
@@ -193,7 +249,8 @@ def _sum(values: Sequence[Any], _weights: Sequence[int]) -> Any:
 def _mean(values: Sequence[Any], weights: Sequence[int]) -> Any:
     """Return the mean over all images, rounded once, so that it does not depend on the order of the shards."""
     sums = np.stack([value * weight for value, weight in zip(values, weights, strict=True)])
-    return np.apply_along_axis(math.fsum, 0, sums) / sum(weights)
+    exact = [math.fsum(column) for column in sums.reshape(len(values), -1).T.tolist()]
+    return np.array(exact).reshape(sums.shape[1:]) / sum(weights)
 
 
 def _maximum(values: Sequence[Any], _weights: Sequence[int]) -> Any:

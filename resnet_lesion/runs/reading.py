@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Any
 
 import torch
-from torch.utils.data import BatchSampler, DataLoader, IterableDataset, SequentialSampler, Subset, default_collate
+from torch import Tensor
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    IterableDataset,
+    SequentialSampler,
+    Subset,
+    TensorDataset,
+    default_collate,
+)
 
 from resnet_lesion.engines.proof import N_IMAGES
 from resnet_lesion.runs.data import Batch, Data, batches
@@ -26,6 +36,7 @@ class Reading:
         first: The first few images and their targets, (n, ...) and (n,): up to :data:`N_IMAGES`.
         batch_size: How many images the data's own batches hold.
         is_indexed: Whether only what is wanted is read.
+        n_images: How many images the data hold, all shards together; None before a stream has ended.
     """
 
     def __init__(self, data: Data) -> None:
@@ -34,13 +45,14 @@ class Reading:
         self.is_indexed = loader is not None
         if loader is not None:
             # as all others are read: what a data set opens here would be shared by the processes that are forked later
-            inputs, targets = next(
-                batches(_only(data, range(min(N_IMAGES, len(loader.dataset))), workers=min(1, loader.num_workers)))
-            )
+            some = range(min(N_IMAGES, len(loader.dataset)))  # type: ignore[arg-type]  # it has a length
+            inputs, targets = next(_loaded(_only(data, some, workers=min(1, loader.num_workers))))
             assert loader.batch_size is not None
             self.batch_size = loader.batch_size
+            self.n_images: int | None = len(loader.dataset)  # type: ignore[arg-type]  # it has a length
         else:
-            stream = batches(data)
+            self.n_images = None
+            stream = self._counted(_loaded(data))
             inputs, targets = next(stream)
             self.batch_size = len(inputs)
             self._stream = chain([(inputs, targets)], stream)
@@ -51,9 +63,38 @@ class Reading:
         loader = _in_order(self._data)
         if loader is not None:
             numbers = range(i, len(loader.dataset), n)[start:]  # type: ignore[arg-type]  # it has a length
-            return batches(_only(self._data, numbers, loader.num_workers)) if numbers else iter(())
+            return _loaded(_only(self._data, numbers, loader.num_workers)) if numbers else iter(())
         chosen = self._stream if n == 1 else every_nth(self._stream, i, n)
         return behind(start, chosen)
+
+    def some(self, numbers: Sequence[int]) -> Iterator[Batch]:
+        """Yield the images with these numbers one by one, where data :attr:`is_indexed`."""
+        loader = _in_order(self._data)
+        assert loader is not None
+        for inputs, targets in _loaded(_only(self._data, numbers, min(1, loader.num_workers))):
+            yield from zip(inputs.split(1), targets.split(1), strict=True)
+
+    def listed_labels(self) -> Tensor | None:
+        """Return the labels of all images, (n,), where a data set lists them: they may be others than those it gives.
+
+        As torchvision's ``target_transform`` would make them.
+        """
+        loader = _in_order(self._data)
+        dataset = None if loader is None else loader.dataset
+        listed = dataset.tensors[-1] if type(dataset) is TensorDataset else getattr(dataset, "targets", None)
+        try:
+            labels = torch.as_tensor(listed)
+        except (TypeError, ValueError, RuntimeError):
+            return None
+        fits = labels.shape == (self.n_images,) and not labels.is_floating_point() and not labels.is_complex()
+        return labels.long() if fits else None
+
+    def _counted(self, stream: Iterable[Batch]) -> Iterator[Batch]:
+        n = 0
+        for batch in stream:
+            n += len(batch[0])
+            yield batch
+        self.n_images = n
 
 
 def every_nth(stream: Iterable[Batch], i: int, n: int) -> Iterator[Batch]:
@@ -94,6 +135,17 @@ def in_batches_of(size: int, stream: Iterable[Batch]) -> Iterator[Batch]:
         yield inputs, targets
 
 
+def _loaded(data: Data) -> Iterator[Batch]:
+    """Yield the data's batches; name a loader's process that has died where that shows as a broken connection only."""
+    try:
+        yield from batches(data)
+    except (ConnectionError, EOFError, FileNotFoundError):
+        for _ in range(10):
+            torch._C._error_if_any_worker_fails()  # raises, as torch does where it finds out itself
+            time.sleep(0.1)  # a process closes its connections before it is dead
+        raise
+
+
 def _in_order(data: Any) -> DataLoader[Any] | None:
     """Return the DataLoader that reads a data set in order, the data or inside timm's; None if none does."""
     loader = _loader(data)
@@ -124,7 +176,7 @@ def _loader(data: Any) -> Any:
     return data.loader if type(data) is PrefetchLoader else data
 
 
-def _only(data: Any, numbers: range, workers: int) -> Any:
+def _only(data: Any, numbers: Sequence[int], workers: int) -> Any:
     """Return the same loader for some of the images."""
     loader = _loader(data)
     with_workers = {

@@ -14,7 +14,6 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -29,8 +28,9 @@ from resnet_lesion.results.provenance import image_digest, origin
 from resnet_lesion.results.variables import provenance, variable
 from resnet_lesion.runs.checkpoint import Checkpoint, Done, Totals, fingerprint
 from resnet_lesion.runs.data import IGNORE_INDEX, Batch, Data, defects, describe, length, refuse_defects
-from resnet_lesion.runs.reading import Reading, behind, in_batches_of
+from resnet_lesion.runs.reading import Reading, in_batches_of
 from resnet_lesion.runs.shards import ShardLike, as_shard
+from resnet_lesion.runs.trail import Trail, remaining
 
 # How often progress is written, in seconds; writing takes a few milliseconds.
 _SECONDS = 10.0
@@ -54,6 +54,7 @@ class Seen:
         data: What the data was, in a line.
         proof: What the network showed on the first images.
         fingerprint: What must be equal for two runs to be parts of one: the run's own, and how the data begins.
+        n_images: Number of images of all shards together.
     """
 
     total: int
@@ -61,6 +62,7 @@ class Seen:
     data: str
     proof: Proof
     fingerprint: Mapping[str, object]
+    n_images: int | None = None
 
 
 class Run:
@@ -101,13 +103,16 @@ class Run:
             self._folder.mkdir(parents=True, exist_ok=True)
 
     @contextmanager
-    def pass_over(self, data: Data, description: str = "", part: str = "") -> Iterator[Pass]:
+    def pass_over(
+        self, data: Data, description: str = "", part: str = "", options: Mapping[str, object] | None = None
+    ) -> Iterator[Pass]:
         """Begin a pass over the data, with the model isolated.
 
         Args:
             data: The data.
             description: What to write next to the progress bar; by default the run's name.
             part: What its file's name begins with, where a run takes several passes.
+            options: What is computed in it, where that does not follow from the run's options alone.
         """
         n = length(data)
         n = None if n is None else len(range(self.shard.data[0], n, self.shard.data[1]))
@@ -117,7 +122,8 @@ class Run:
             tqdm(total=n, unit="image", disable=not self._show_progress, desc=description) as progress,
         ):
             file = f"{part}{self.name}{self.shard.name}.part.nc"
-            pass_ = Pass(self, data, progress, None if self._folder is None else self._folder / file)
+            checkpoint = None if self._folder is None else self._folder / file
+            pass_ = Pass(self, data, progress, checkpoint, options)
             with self.network.isolated():
                 yield pass_
 
@@ -134,6 +140,8 @@ class Run:
         attrs["proof"] = seen.proof.to_json()
         if not self.shard.is_whole:
             attrs["shard"] = self.shard.to_json()
+            if seen.n_images is not None:
+                attrs["n_images"] = seen.n_images
         return provenance(dataset, attrs)
 
 
@@ -149,7 +157,9 @@ class Pass:
 
     seen: Seen
 
-    def __init__(self, run: Run, data: Data, progress: tqdm[Any], file: Path | None) -> None:
+    def __init__(
+        self, run: Run, data: Data, progress: tqdm[Any], file: Path | None, options: Mapping[str, object] | None
+    ) -> None:
         self.run, self.progress = run, progress
         self._data, self._reading = data, Reading(data)
         images, labels = self._reading.first
@@ -163,7 +173,8 @@ class Pass:
         of_data = {"input_shape": list(self._shape), "first_image": image_digest(images[:1], labels[:1])}
         self._fingerprint = {**run.fingerprint, **of_data, "behaviour": self.proof.behaviour}
         # data that has grown may begin with the same image
-        self._checkpoint = None if file is None else Checkpoint(file, {**self._fingerprint, "n_images": length(data)})
+        of_pass = {"n_images": length(data)} | ({"pass": {**options}} if options else {})
+        self._checkpoint = None if file is None else Checkpoint(file, {**self._fingerprint, **of_pass})
 
     def batches(self, totals: Totals, n_classes: int) -> Iterator[Batch]:
         """Yield the batches that are still to be done; when the next one is requested, the last one counts as done.
@@ -187,8 +198,10 @@ class Pass:
         done = self._checkpoint.load(totals) if self._checkpoint else Done()
         number = i + n * done.n_images  # the next image's
         self.progress.update(done.n_images)
-        saved_at, n_images, last = time.monotonic(), done.n_images, None
-        for inputs, targets in () if done.complete else self._to_do(done):
+        if int(counted + left_out) != done.n_images:
+            raise ValueError(f"the checkpoint holds {int(counted + left_out)} images where it says {done.n_images}.")
+        saved_at, trail = time.monotonic(), Trail(done)
+        for inputs, targets in self._to_do(done):
             if tuple(inputs.shape[1:]) != self._shape:
                 raise ValueError(
                     f"expected every batch of inputs to be (N, {', '.join(map(str, self._shape))}) like the first, "
@@ -201,13 +214,14 @@ class Pass:
             found |= flags.to(device, non_blocking=True)
             labels = targets.to(device, non_blocking=True)
             counts = labels != IGNORE_INDEX
+            if self._checkpoint:
+                trail.add(inputs, targets)
             yield inputs, labels.clamp(0, n_classes - 1).where(counts, IGNORE_INDEX)
             counted += counts.sum()
             left_out += (~counts).sum()
-            n_images, last = n_images + len(inputs), (inputs[-1:], targets[-1:])
             if self._checkpoint and time.monotonic() - saved_at >= _SECONDS:
                 refuse_defects(found, n_classes, dtype)
-                self._checkpoint.save(totals, Done(n_images, image_digest(*last)))
+                self._checkpoint.save(totals, trail.done())
                 saved_at = time.monotonic()
         refuse_defects(found, n_classes, dtype)
         if not int(counted):
@@ -217,26 +231,14 @@ class Pass:
                 f"expected images to count, got none: {int(left_out)} are left out, as their label is {IGNORE_INDEX}"
                 + (f", and shard {i} of {n} has no other." if n > 1 else ".")
             )
-        if self._checkpoint and last:
-            self._checkpoint.save(totals, Done(n_images, image_digest(*last), complete=True))
+        if self._checkpoint and not done.complete:
+            self._checkpoint.save(totals, trail.done(complete=True))
         total = int(counted)
         about = describe(self._data, total, self._shape)
-        self.seen = Seen(total, int(left_out), about, self.proof, self._fingerprint)
+        self.seen = Seen(total, int(left_out), about, self.proof, self._fingerprint, self._reading.n_images)
 
     def _to_do(self, done: Done) -> Iterator[Batch]:
         (i, n), size = self.run.shard.data, self._reading.batch_size
-        if not done.n_images:
-            stream = self._reading.every_nth(i, n)
-        else:
-            # from the last image that is done, to see whether it is still the same
-            stream = self._reading.every_nth(i, n, done.n_images - 1)
-            last = next(stream, None)
-            if last is None or image_digest(last[0][:1], last[1][:1]) != done.last:
-                raise ValueError(
-                    f"expected the data in the order in which {done.n_images} images were done, got "
-                    f"{'fewer images' if last is None else 'another one'}. Load the same data without shuffling, or "
-                    "shuffle with a seed."
-                )
-            stream = behind(1, chain([last], stream))
+        stream = remaining(self._reading, (i, n), done)
         # a loader's batch holds only a few of a shard's images, and batches read from the middle on begin elsewhere
         return in_batches_of(size, stream) if n > 1 or (done.n_images and self._reading.is_indexed) else stream

@@ -121,6 +121,7 @@ def test_the_model_comes_out_as_it_went_in(call):
         ({"method": "sample", "per_sample": True}, "exact"),
         ({"method": "sample", "n_draws": 0}, "n_draws"),
         ({"method": "sample", "rtol": 0.0}, "rtol"),
+        ({"method": "sample", "rtol": float("inf")}, "rtol > 0, finite"),
         ({"memory_limit": 0}, "memory_limit"),
     ],
 )

@@ -1,5 +1,8 @@
 import os
 import stat
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -134,6 +137,112 @@ def test_an_interrupted_write_leaves_what_was_there(tmp_path, monkeypatch):
         rl.save(small(7.0), path)
     assert float(rl.open(path).error[0]) == 1.5
     assert os.listdir(tmp_path) == ["result.nc"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+@pytest.mark.parametrize(("seconds", "least"), [(3, 20), pytest.param(60, 500, marks=pytest.mark.sweep)])
+def test_signals_at_any_moment_of_any_write(seconds, least, tmp_path):
+    """Ctrl-C hundreds of times: no later write hangs, no half a file is left, and each file is one that was saved."""
+    script = Path(__file__).parents[1] / "helpers" / "interrupt_writes.py"
+    command = [sys.executable, str(script), str(tmp_path), str(seconds)]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=60 + 4 * seconds, check=False)
+    assert run.returncode == 0, run.stderr
+    n_interrupted, n_written = map(int, run.stdout.split())
+    assert n_interrupted >= least
+    assert n_written > 0
+    assert os.listdir(tmp_path) == ["result.nc"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="named pipes")
+def test_a_pipe_is_written_to(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor(1) as pool:
+        reading = pool.submit(pipe.read_bytes)
+        rl.save(small(), pipe)
+        (tmp_path / "copy.nc").write_bytes(reading.result())
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+    xr.testing.assert_identical(rl.open(tmp_path / "copy.nc"), small())
+
+
+@pytest.mark.skipif(not Path("/dev/stdout").exists(), reason="/dev/stdout")
+def test_standard_output_is_written_to(tmp_path):
+    code = "import resnet_lesion as rl, xarray as xr; rl.save(xr.Dataset({'a': 1}), '/dev/stdout')"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    (tmp_path / "out.nc").write_bytes(run.stdout)
+    assert int(rl.open(tmp_path / "out.nc").a) == 1
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights there")
+@pytest.mark.parametrize("there", [True, False])
+def test_a_link_is_followed(there, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    target, link = tmp_path / "elsewhere" / "result.nc", tmp_path / "link.nc"
+    link.symlink_to(target)
+    if there:
+        rl.save(small(), target)
+    rl.save(small(7.0), link)
+    assert link.is_symlink()
+    assert float(rl.open(target).error[0]) == 7
+    assert os.listdir(tmp_path / "elsewhere") == ["result.nc"]
+
+
+def test_a_folder_is_no_file(tmp_path):
+    with pytest.raises(IsADirectoryError, match="expected a file to write, got the folder"):
+        rl.save(small(), tmp_path)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there nothing tells whether a process lives")
+def test_what_killed_processes_left_is_removed_and_nobody_elses(tmp_path):
+    begin = "import sys, time; from pathlib import Path; from resnet_lesion.results.storage import whole_file\n"
+    begin += f"with whole_file(Path({str(tmp_path)!r}, sys.argv[1])) as file:\n print(file.name, flush=True)\n"
+    begin += " time.sleep(600)"
+    writers = [
+        subprocess.Popen([sys.executable, "-c", begin, name], stdout=subprocess.PIPE, text=True)
+        for name in ("result.nc", "result.nc", "result.nc.nc")
+    ]
+    names = [writer.stdout.readline().strip() for writer in writers]
+    for writer in (writers[0], writers[2]):
+        writer.kill()
+        writer.wait()
+    old, new = tmp_path / ".result.nc.abcd1234.part", tmp_path / ".result.nc.00000000-1.abcd1234.part"
+    for file in (old, new):  # version 0.1.0's, long ago, and another machine's, just now
+        file.touch()
+    os.utime(old, (0, 0))
+    rl.save(small(), tmp_path / "result.nc")
+    assert set(os.listdir(tmp_path)) == {"result.nc", names[1], names[2], new.name}
+    writers[1].kill()
+    writers[1].wait()
+    for writer in writers:
+        writer.stdout.close()
+
+
+def test_what_a_name_cannot_be_is_no_full_disk(tmp_path):
+    with pytest.raises(ValueError, match=r"(?s)(?!.*[Dd]isk).*"):
+        rl.save(xr.Dataset({"a/b": 1}), tmp_path / "result.nc")
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("correct", 5, "correct is not everywhere from 0 to total"),
+        ("correct", -1, "correct is not everywhere from 0 to total"),
+        ("agreeing", 5, "agreeing is not everywhere from 0 to total"),
+        ("baseline_correct", 5, "baseline_correct is not everywhere from 0 to total"),
+        ("correct_by_class", 9, "correct_by_class is not everywhere from 0 to total_by_class"),
+        ("correct_by_class", 0, "correct_by_class does not add up to correct"),
+        ("total_by_class", 9, "total_by_class does not add up to total"),
+    ],
+)
+@pytest.mark.parametrize("tree", [False, True])
+def test_counts_that_cannot_be_are_refused(name, value, words, tree, tmp_path):
+    result = run("evaluate")
+    assert int(result.correct.sum()) > 0
+    result[name][...] = value
+    rl.save(xr.DataTree.from_dict({"a": result}) if tree else result, tmp_path / "result.nc")
+    with pytest.raises(ValueError, match=rf"expected a netCDF file, got .*result\.nc': {words}"):
+        rl.open(tmp_path / "result.nc")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX permissions")

@@ -1,6 +1,7 @@
 """What a pass keeps in its file, and that a file of another run, or a damaged one, is refused."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import resnet_lesion as rl
 from resnet_lesion.results import storage
 from resnet_lesion.results.provenance import origin
 from resnet_lesion.runs.checkpoint import Checkpoint, Done, differences, fingerprint
+from resnet_lesion.runs.run import Run
 
 
 def test_totals_come_back_in_place_and_what_was_listed_as_one(tmp_path):
@@ -138,6 +140,82 @@ def test_a_damaged_file_is_refused(tmp_path):
     rl.save(xr.Dataset({"a": 1}), path)
     with pytest.raises(ValueError, match="cannot be read: 'fingerprint' Delete it"):
         rl.Deletion(model).analyze(data, checkpoint=tmp_path, **QUIET)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("fingerprint", "[]", r"expected a JSON object, got '\[\]'"),
+        ("fingerprint", '{"rtol": Infinity}', "expected a JSON object, got '{\"rtol\": Infinity}'"),
+        ("fingerprint", 3, "expected a JSON object, got '3'"),
+        ("done", '"all"', "expected a JSON object, got"),
+        ("done", '{"images": 3}', "unexpected keyword argument 'images'"),
+        ("done", '{"n_images": 3}', "holds 4 images where it says 3"),
+    ],
+)
+def test_an_attribute_that_says_nothing_is_refused(name, value, words, tmp_path):
+    model, data, path = models.build(), models.data(4), tmp_path / "deletion.part.nc"
+    rl.Deletion(model).analyze(data, checkpoint=tmp_path, **QUIET)
+    rl.save(rl.open(path).assign_attrs({name: value}), path)
+    with pytest.raises(ValueError, match=words):
+        rl.Deletion(model).analyze(data, checkpoint=tmp_path, **QUIET)
+
+
+@pytest.mark.parametrize(
+    "change", [lambda it: it.isel(loss_0=[0]), lambda it: it.drop_vars("loss"), lambda it: it * 1.0]
+)
+def test_totals_of_another_shape_are_refused(change, tmp_path):
+    """A single number would fit everywhere."""
+    model, data, path = models.build(), models.data(4), tmp_path / "deletion.part.nc"
+    rl.Deletion(model).analyze(data, checkpoint=tmp_path, **QUIET)
+    state = rl.open(path)
+    rl.save(change(state).assign_attrs(state.attrs), path)
+    with pytest.raises(ValueError, match=r"deletion\.part\.nc' cannot be read: expected \w+ as torch\.\w+ \("):
+        rl.Deletion(model).analyze(data, checkpoint=tmp_path, **QUIET)
+
+
+def test_another_number_of_gradient_images_is_another_run(tmp_path):
+    model, data = models.build(), models.data(8)
+    how = {"n_deleted": 1, "n_swaps": 1, "n_draws": 1, "n_paths": 1, "checkpoint": tmp_path, **QUIET}
+    rl.study(model, data, n_gradient_images=3, **how)
+    with pytest.raises(ValueError, match=r"path_gradient\.part\.nc' is of another run: n_images was 3 and is 6"):
+        rl.study(model, data, n_gradient_images=6, **how)
+    other = data[0], (data[1] + 1) % models.N_CLASSES
+    with pytest.raises(ValueError, match="is of another run: first_image was"):
+        rl.study(model, data, gradient_data=other, n_gradient_images=3, **how)
+    others = data[0], torch.cat([data[1][:1], other[1][1:]])
+    with pytest.raises(ValueError, match="in which 3 images were done, got another one"):
+        rl.study(model, data, gradient_data=others, n_gradient_images=3, **how)
+
+
+def test_each_pass_is_known_by_what_it_computes(tmp_path):
+    """How many paths follow in the second pass depends on the norms of the first, which may be another machine's."""
+    run = Run(rl.wrap(models.build()), "anything", "What is tested", {}, checkpoint=tmp_path, show_progress=False)
+
+    def count(paths):
+        with run.pass_over(models.data(4), options={"paths_sha256": paths}) as pass_:
+            for _ in pass_.batches({}, models.N_CLASSES):
+                pass
+
+    count("a")
+    count("a")
+    with pytest.raises(ValueError, match=r"is of another run: pass\.paths_sha256 was 'a' and is 'b'"):
+        count("b")
+
+
+def test_a_run_that_was_killed_at_the_very_end_is_finished(tmp_path, always_saved):
+    model, data = models.build(), models.data(6)
+    expected = rl.Deletion(model).analyze(Batches(data, 2), checkpoint=tmp_path, **QUIET)
+    path = tmp_path / "deletion.part.nc"
+    state = rl.open(path)
+    done = json.loads(state.attrs["done"])
+    rl.save(state.assign_attrs(done=json.dumps(done | {"complete": False})), path)
+    left = tmp_path / f".deletion.part.nc.{'0' * 8}-1.abcd1234.part"
+    left.touch()
+    os.utime(left, (0, 0))
+    check_identical(rl.Deletion(model).analyze(Batches(data, 2), checkpoint=tmp_path, **QUIET), expected)
+    assert json.loads(rl.open(path).attrs["done"]) == done
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
 
 
 def test_a_failed_write_leaves_what_was_there(tmp_path, always_saved, monkeypatch):

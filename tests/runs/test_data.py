@@ -159,7 +159,9 @@ def test_defects_where_images_and_labels_are_on_different_devices():
 def test_length_if_known():
     assert length((X, Y)) == 4
     assert length(DataLoader(TensorDataset(X, Y), batch_size=3)) == 4
-    assert length([(X, Y)]) is None
+    assert length([(X, Y), (X[:1], Y[:1])]) == 5
+    assert length([{"image": X}]) is None
+    assert length(iter([(X, Y)])) is None
     assert length(batch for batch in [(X, Y)]) is None
 
 

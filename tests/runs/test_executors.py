@@ -101,8 +101,9 @@ def test_a_failure_comes_back_and_ends_the_others(tmp_path):
         futures = []
         submit = pool.submit
         pool.submit = lambda *args, **kwargs: futures.append(submit(*args, **kwargs)) or futures[-1]
-        with pytest.raises(OSError, match="cannot read image 4"):
+        with pytest.raises(OSError, match="cannot read image 4") as raised:
             rl.Deletion(models.build()).analyze(slow.FailingBatches(8, tmp_path), executor=pool, n_shards=4, **QUIET)
+    assert raised.value.__notes__ == ["in shard 0 of 4"]
     assert futures[-1].cancelled()
 
 

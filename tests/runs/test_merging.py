@@ -118,6 +118,11 @@ def shard_of_another_model():
     return ANALYSES["deletion"](model, batches(), shard=(1, 2))
 
 
+def without(dataset, *attrs, drop=()):
+    kept = {name: value for name, value in dataset.attrs.items() if name not in attrs}
+    return dataset.drop_vars(drop).drop_attrs(deep=False).assign_attrs(kept)
+
+
 def changed(dataset, name, value):
     dataset = dataset.copy(deep=True)
     dataset[name][...] = value
@@ -134,7 +139,20 @@ def changed(dataset, name, value):
         (lambda: [shard(0, 2), shard(1, 3)], r"the data cut into as many parts everywhere, got \[2, 3\]"),
         (lambda: [shard(0, 2), shard_of_another_model()], "expected shards of one run, but weights_sha256 was"),
         (lambda: [shard(0, 2), shard(1, 2, name="reorder")], "expected shards of one run, but title was 'Error with"),
-        (lambda: [shard(0, 2, n_images=5), shard(1, 2)], r"expected shards of \[4, 4\] images .*, got \[3, 5\]"),
+        (
+            lambda: [shard(0, 2, n_images=5), shard(1, 2)],
+            "the same images, got shards of 5 and of 11",
+        ),
+        # 5 and 4 images are what shards of 9 would be
+        (lambda: [shard(0, 2, n_images=10), shard(1, 2, n_images=8)], "the same images, got shards of 8 and of 10"),
+        (
+            lambda: [without(shard(0, 2, n_images=5), "n_images"), without(shard(1, 2), "n_images")],
+            r"expected shards of \[4, 4\] images .*, got \[3, 5\]",
+        ),
+        (
+            lambda: [changed(shard(0, 2), "skipped", 1), changed(shard(1, 2), "skipped", 1)],
+            r"expected shards that hold all 11 images together, got \[7, 6\]",
+        ),
         (
             lambda: [whole("deletion")],
             "expected results of shards, got 'Error with each residual block deleted alone' of a whole run",
@@ -148,6 +166,67 @@ def changed(dataset, name, value):
 def test_what_cannot_be_merged(results, words):
     with pytest.raises(ValueError, match=words):
         rl.merge(results())
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda it: it.assign_attrs(fingerprint="[1, 2]"), r"expected a JSON object, got '\[1, 2\]'"),
+        (lambda it: it.assign_attrs(fingerprint=3), "expected a JSON object, got '3'"),
+        (lambda it: it.assign_attrs(fingerprint='{"rtol": '), "expected a JSON object, got"),
+        (lambda it: it.assign_attrs(shard="[0, 2]"), "expected to read which shard a result is"),
+        (lambda it: it.assign_attrs(shard='{"data": [0]}'), "expected to read which shard a result is"),
+        (lambda it: it.assign_attrs(shard='{"data": [2, 2]}'), "expected to read which shard a result is"),
+        (
+            lambda it: it.assign_attrs(shard='{"data": [0, 1000000000000]}'),
+            "the data cut into as many parts",
+        ),
+        (
+            lambda it: without(it, "created", "data"),
+            "a shard, got one without its data, created",
+        ),
+        (lambda it: without(it, drop="total"), "expected the result of a shard, got one without its total"),
+        (lambda it: without(it, drop="layer"), "the same variables and coordinates, but the coordinate layer was"),
+        (
+            lambda it: it.assign_coords(stage=it.stage + 1),
+            "but the coordinate stage was",
+        ),
+        (
+            lambda it: without(it, drop="loss"),
+            r"but loss was \('layer',\) and is None",
+        ),
+        (
+            lambda it: it.isel(layer=slice(3)),
+            "but the size of layer was 6 and is 3",
+        ),
+    ],
+)
+def test_a_file_that_somebody_made_up(change, words):
+    with pytest.raises(ValueError, match=words):
+        rl.merge([shard(0, 2), change(shard(1, 2))])
+
+
+def test_what_merging_needs_may_be_missing_everywhere():
+    parts = [shard(i, 2, name="path_gradient").drop_vars("sample") for i in range(2)]
+    with pytest.raises(ValueError, match="expected a coordinate for sample, got a result without"):
+        rl.merge(parts)
+    shares = [rl.Deletion(models.build()).analyze(batches(), shard={"lesions": (j, 2)}, **QUIET) for j in range(2)]
+    with pytest.raises(ValueError, match="expected parts of the lesions with evaluated"):
+        rl.merge([share.drop_vars("evaluated") for share in shares])
+
+
+def test_as_many_shards_as_a_file_likes_take_neither_time_nor_memory():
+    parts = [shard(i, 2).assign_attrs(shard=f'{{"data": [{i}, {10**15}]}}') for i in range(2)]
+    with pytest.raises(ValueError, match="expected all 1000000000000000 shards, got 2"):
+        rl.merge(parts)
+
+
+def test_one_file_given_twice_is_named(tmp_path):
+    rl.save(shard(0, 2), tmp_path / "a.nc")
+    (tmp_path / "link.nc").symlink_to(tmp_path / "a.nc")
+    for again in ("a.nc", "link.nc"):
+        with pytest.raises(ValueError, match=r"expected each file once, got '.*a\.nc' twice"):
+            rl.merge([tmp_path / "a.nc", str(tmp_path / again)])
 
 
 def test_things_that_are_no_results(tmp_path):

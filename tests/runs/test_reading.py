@@ -138,6 +138,7 @@ def test_timms_loader_too(tmp_path):
         reading = Reading(data)
         np.testing.assert_array_equal(reading.first[0], expected[:3])
         np.testing.assert_array_equal(torch.cat([x for x, _ in reading.every_nth(1, 3, 1)]), expected[4::3])
+        np.testing.assert_array_equal(torch.cat([x for x, _ in reading.some([1, 2, 4, 9])]), expected[[1, 2, 4, 9]])
         assert len(torch.cat([inputs for inputs, _ in data])) == 10
 
 

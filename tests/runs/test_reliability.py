@@ -1,7 +1,14 @@
 """What goes wrong on long runs: full disks, many batches, and anything at any time."""
 
 import gc
+import json
+import os
+import re
+import stat
+import subprocess
+import sys
 import tracemalloc
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -48,6 +55,9 @@ def test_a_full_disk_loses_nothing(tmp_path, always_saved, disk):
         rl.save(noise, tmp_path / "result.nc")
     assert rl.open(tmp_path / "result.nc").sizes == {"x": 1}
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["deletion.part.nc"]
+    # netCDF leaves the file open, but nothing in it
+    opened = [os.stat(f"/dev/fd/{name}") for name in os.listdir("/dev/fd") if os.path.exists(f"/dev/fd/{name}")]
+    assert sum(file.st_size for file in opened if stat.S_ISREG(file.st_mode) and not file.st_nlink) == 0
     disk.empty()
     check_identical(rl.Deletion(model).analyze(parts, checkpoint=tmp_path / "run", **QUIET), expected)
 
@@ -91,6 +101,20 @@ def test_memory_is_flat_over_a_thousand_batches(name, tmp_path, monkeypatch):
     (early, early_tensors), (late, late_tensors) = seen[300], seen[999]
     assert late_tensors == early_tensors
     assert late - early < 50_000, "bytes held by Python, over 700 batches"
+
+
+@pytest.mark.parametrize("trials", [4, pytest.param(60, marks=pytest.mark.sweep)])
+def test_a_loading_process_that_dies_is_named_and_nothing_hangs(trials, tmp_path):
+    script = Path(__file__).parents[1] / "helpers" / "dying_workers.py"
+    command = [sys.executable, str(script), str(tmp_path), str(trials)]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=120 + 10 * trials, check=False)
+    assert run.returncode == 0, run.stderr
+    found = json.loads(run.stdout)
+    assert len(found["raised"]) >= trials // 2, "most should be killed before they have loaded all"
+    for message in found["raised"]:
+        assert re.match(r"RuntimeError: DataLoader worker \(pid(\(s\))? \d+\)", message)
+    assert found["identical"] == [True] * trials
+    assert found["left"] == []
 
 
 @pytest.mark.sweep
