@@ -12,14 +12,14 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
-from resnet_lesion.blocks.block import Block, Forward, replaced_forwards
+from resnet_lesion.blocks.block import Block, Forward, in_place_of_forward, replaced_forwards
 from resnet_lesion.blocks.branch import Branch
 from resnet_lesion.blocks.chain import Chain
 from resnet_lesion.blocks.registry import find_branch, is_block, no_blocks
 from resnet_lesion.checks import did_you_mean
 from resnet_lesion.errors import AdapterError, PathsError
 from resnet_lesion.network.forward_pass import watch
-from resnet_lesion.network.isolation import isolated
+from resnet_lesion.network.isolation import isolated, reserved
 from resnet_lesion.network.orders import DELETED, as_orders
 from resnet_lesion.network.paths import as_path
 from resnet_lesion.network.refusals import analysable
@@ -82,8 +82,8 @@ class ResidualNetwork:
                 self._parents.append(name.rpartition(".")[0])
             elif found is not None:
                 # a module that another network has open keeps its links, so that contexts nest
-                opened = vars(found.module).get("forward")
-                chain = opened if isinstance(opened, Chain) else found
+                opened = in_place_of_forward(found.module)
+                chain = next((function for function in opened if isinstance(function, Chain)), found)
                 chains.append(chain)
                 where = names[chain.module]
                 for key, link in chain.links.items():
@@ -250,13 +250,14 @@ class ResidualNetwork:
             row[self.index(delete)] = DELETED
         else:
             row = as_orders([order], len(self))[0]
-        whole = self.forwards()
-        forwards = {
-            block.module: block.without_branch if index == DELETED else whole[index]
-            for block, index in zip(self.blocks, row, strict=True)
-        }
-        with self._opened(), replaced_forwards(forwards):
-            yield self.model
+        with reserved(self.model, ends_by_itself=False), self._opened():
+            whole = self.forwards()
+            forwards = {
+                block.module: block.without_branch if index == DELETED else whole[index]
+                for block, index in zip(self.blocks, row, strict=True)
+            }
+            with replaced_forwards(forwards):
+                yield self.model
 
     @contextmanager
     def routed(self, path: ArrayLike) -> Iterator[nn.Module]:
@@ -279,8 +280,7 @@ class ResidualNetwork:
             ...     model(x).sum().backward()
         """
         self.require_skips()
-        with ExitStack() as stack:
-            stack.enter_context(self._opened())
+        with reserved(self.model, ends_by_itself=False), self._opened(), ExitStack() as stack:
             route(stack, self.blocks, as_path(path, len(self)))
             yield self.model
 
