@@ -178,7 +178,7 @@ class _Layer(Attached):
 
 
 def in_place_of_forward(module: nn.Module) -> Iterator[Callable[..., Any]]:
-    """Yield the functions that contexts let a module run in place of its own forward, that of the last one first."""
+    """Yield the functions that open contexts have put in place of a module's forward, that of the last one first."""
     layer = vars(module).get("forward")
     while isinstance(layer, _Layer):
         yield layer.function

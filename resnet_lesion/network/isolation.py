@@ -150,7 +150,7 @@ def reserved(model: nn.Module, *, ends_by_itself: bool) -> Iterator[None]:
                 _reservations.setdefault(module, []).append(mine)
         yield
     finally:
-        # The garbage collector may do this in the middle of whatever is done with the lists, so what counts is the flag.
+        # the garbage collector may do this in the middle of whatever is done with the lists, so what counts is the flag
         with _changed:
             mine.is_open = False
             for module in modules:

@@ -18,7 +18,7 @@ from resnet_lesion.blocks.chain import Chain
 from resnet_lesion.blocks.registry import find_branch, is_block, no_blocks
 from resnet_lesion.checks import did_you_mean
 from resnet_lesion.errors import AdapterError, PathsError
-from resnet_lesion.network.forward_pass import watch
+from resnet_lesion.network.forward_pass import as_output, watch
 from resnet_lesion.network.isolation import isolated, reserved
 from resnet_lesion.network.orders import DELETED, as_orders
 from resnet_lesion.network.paths import as_path
@@ -320,7 +320,8 @@ class ResidualNetwork:
         Raises:
             AdapterError: If a block deviates, its exit does not run exactly once, or the blocks do not run once each in
                 order.
-            ValueError: If the model does not take these inputs, or they are not finite.
+            ValueError: If the inputs are not finite.
+            Exception: Whatever the model itself raises, with a note on the inputs.
 
         Example:
             >>> import resnet_lesion as rl, timm, torch
@@ -353,7 +354,7 @@ class ResidualNetwork:
         Raises:
             AdapterError: If the blocks do not run once each in order on one tensor that they leave alone, or the model
                 returns no (N, ...) tensor.
-            ValueError: If the model does not take these inputs.
+            Exception: Whatever the model itself raises, with a note on the inputs.
 
         Example:
             >>> import resnet_lesion as rl, timm, torch
@@ -374,13 +375,7 @@ class ResidualNetwork:
             shapes.append((tuple(x.shape[1:]), tuple(y.shape[1:])))
 
         with self.isolated(), torch.no_grad():
-            output = watch(self.model, self.blocks, inputs, note, *args)
-        if not isinstance(output, Tensor) or output.shape[:1] != inputs.shape[:1]:
-            got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-            raise AdapterError(
-                f"expected a model that returns one tensor with a row for each of {len(inputs)} inputs, got {got}. "
-                "Wrap a classifier, not a feature extractor."
-            )
+            output = as_output(watch(self.model, self.blocks, inputs, note, *args), len(inputs))
         return Trace(tuple(s[0] for s in shapes), tuple(s[1] for s in shapes), output)
 
     def to_device(self, inputs: Tensor) -> Tensor:

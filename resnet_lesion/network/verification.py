@@ -24,9 +24,9 @@ def verify_blocks(model: nn.Module, blocks: Sequence[Block], inputs: Tensor) -> 
         block, residual = blocks[i], take_residual[i]()
         try:
             expected = block.combine(x, residual)
-        except AdapterError:
-            raise
         except RuntimeError as reason:
+            if type(reason) is not RuntimeError:
+                raise
             raise AdapterError(
                 f"block {block.layer!r} ({type(block.module).__name__}) cannot be put together as {block.branch} "
                 f"says: {reason}. Correct its adapter; see {HOW_TO}."
@@ -71,6 +71,8 @@ def verify_chains(model: nn.Module, chains: Sequence[Chain], inputs: Tensor) -> 
         try:
             deviation = relative_deviation(chain(x, *args, **named), y)
         except RuntimeError as error:
+            if type(error) is not RuntimeError:
+                raise
             raise AdapterError(
                 f"{type(chain.module).__name__} cannot run the links {list(chain.links)} in a row: {error}. "
                 f"Correct its adapter; see {HOW_TO}."
