@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -27,14 +28,21 @@ def route(stack: ExitStack, blocks: Sequence[Block], path: NDArray[np.bool_]) ->
 
 
 def _detach_shortcut(stack: ExitStack, block: Block) -> None:
-    """Cut a shortcut without a module of its own: detach the block's input, and attach it again at the branch."""
-    attached: list[Tensor] = []
+    """Cut a shortcut without a module of its own: detach the block's input, and attach it again at the branch.
+
+    Without gradients there is nothing to cut, and the engines run a block on parts of its input.
+    """
+    attached: list[Tensor | None] = [None, None]
 
     def at_block(_module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        if not torch.is_grad_enabled():
+            return args
         attached[:] = [args[0], args[0].detach()]
         return attached[1], *args[1:]
 
     def at_entry(name: str, _module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        if not torch.is_grad_enabled():
+            return args
         x, given = attached
         if args[0] is not given:  # a value other than the block's input must not be replaced by it
             raise AdapterError(

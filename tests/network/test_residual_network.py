@@ -4,6 +4,7 @@ import pytest
 import timm
 import torch
 from helpers import models, reference
+from helpers.chains import TOKENS, Transformer
 from torch import nn
 
 import resnet_lesion as rl
@@ -102,6 +103,46 @@ def test_lesions_nest():
     torch.testing.assert_close(outer, one, rtol=0, atol=0)
     expected = nn.functional.cross_entropy(both, models.labels(3)).item()
     assert result.loss.item() == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("lesion", [{"delete": ["stage1.1", 3]}, {"order": [2, 1, 0, 3, -1, 4]}])
+@pytest.mark.parametrize("name", models.HAND_BUILT)
+def test_a_lesioned_model_can_be_exported_compiled_and_vmapped(name, lesion):
+    """What was made of it keeps the lesion; the model does not."""
+    case, model, x = models.CASES[name], models.build(name), models.images(3)
+    network = rl.wrap(model)
+    row = lesion.get("order") or [0, -1, 2, -1, 4, 5]
+    snapshot = models.Snapshot(model)
+    with torch.no_grad():
+        with network.lesioned(**lesion):
+            exported = torch.export.export(model, (x,)).module()
+            compiled = torch.compile(lambda x: model(x), backend="eager", fullgraph=True)
+            found = [compiled(x), torch.func.vmap(lambda image: model(image[None])[0])(x)]
+        found.append(exported(x))
+        expected, whole = reference.logits(model, case, [row, range(6)], x)
+        assert torch.equal(compiled(x), whole)
+    torch._dynamo.reset()
+    for outputs in found:
+        torch.testing.assert_close(outputs, expected, rtol=1e-12, atol=1e-12)
+    snapshot.check()
+
+
+def test_a_lesioned_transformer_can_be_exported_compiled_and_vmapped():
+    model, x = models.randomised(Transformer()).double().eval(), models.images(3, (TOKENS, 4))
+    with torch.no_grad():
+        with rl.wrap(model).lesioned(delete=["blocks.0.mlp", "blocks.2.mix"]):
+            exported = torch.export.export(model, (x,)).module()
+            compiled = torch.compile(lambda x: model(x), backend="eager", fullgraph=True)
+            found = [compiled(x), torch.func.vmap(lambda image: model(image[None])[0])(x)]
+        found.append(exported(x))
+        y = model.stem(x)
+        y = y + model.blocks[0].mix(model.blocks[0].norm1(y))
+        y = model.blocks[1](y)
+        expected = model.head((y + model.blocks[2].mlp(model.blocks[2].norm2(y))).mean(1))
+        assert torch.equal(compiled(x), model(x))
+    torch._dynamo.reset()
+    for outputs in found:
+        torch.testing.assert_close(outputs, expected, rtol=1e-12, atol=1e-12)
 
 
 def test_gradients_flow_through_a_lesion():
