@@ -6,48 +6,28 @@ import random
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Any, Generic, TypeVar
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 from torch import nn
 
-_T = TypeVar("_T")
+from resnet_lesion.network.kept import Kept
+
+_flags: WeakKeyDictionary[nn.Module, list[Kept[bool]]] = WeakKeyDictionary()
 
 
-class _Kept(Generic[_T]):
-    """What a context found and puts back."""
-
-    def __init__(self, value: _T) -> None:
-        self.value = value
-
-    def released(self, stack: list[_Kept[_T]]) -> bool:
-        """Leave the stack of those who keep such a value; tell whether it is to be put back now.
-
-        Where a later context is still open, that one will put it back.
-        """
-        i = stack.index(self)
-        del stack[i]
-        if i == len(stack):
-            return True
-        stack[i].value = self.value
-        return False
-
-
-_flags: WeakKeyDictionary[nn.Module, list[_Kept[bool]]] = WeakKeyDictionary()
-
-
-_random_states: list[_Kept[tuple[Any, ...]]] = []
+_random_states: list[Kept[tuple[Any, ...]]] = []
 
 
 @contextmanager
 def isolated(model: nn.Module) -> Iterator[None]:
     """Put the model into eval mode, then restore every module's training flag and the random states.
 
-    An analysis replaces functions of the model, so it is :func:`reserved`. The random states are restored in the main
-    thread only: the others' generators are the same, and what the main thread has drawn in the meantime would be drawn
-    again. There, what the data draws counts as if the thread had iterated over it.
+    An analysis replaces functions of the model, so it is :func:`reserved`. All threads draw from the same generators,
+    so the random states are restored in the main thread only: a thread in the background would make the main thread
+    draw the same numbers again. What the data draw there counts, as it does in a plain loop over them.
     """
     in_main_thread = threading.current_thread() is threading.main_thread()
     with (
@@ -62,7 +42,7 @@ def isolated(model: nn.Module) -> Iterator[None]:
 @contextmanager
 def preserved_flags(model: nn.Module) -> Iterator[None]:
     """Restore every module's own training flag, also after an exception, in whichever order such contexts end."""
-    kept = {module: _Kept(module.training) for module in model.modules()}
+    kept = {module: Kept(module.training) for module in model.modules()}
     for module, flag in kept.items():
         _flags.setdefault(module, []).append(flag)
     try:
@@ -80,7 +60,7 @@ def preserved_randomness() -> Iterator[None]:
     Iterating a DataLoader draws from the global generator and a data set's transforms may use any of the others, so
     all of them are restored.
     """
-    kept = _Kept(_random_state())
+    kept = Kept(_random_state())
     _random_states.append(kept)
     try:
         yield
