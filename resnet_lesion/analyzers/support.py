@@ -175,8 +175,8 @@ def _twin(model: nn.Module | ResidualNetwork) -> nn.Module:
 
 
 def _short(error: Exception) -> str:
-    notes = getattr(error, "__notes__", ())  # a model's own error has some, or an adapter's
-    if notes:
+    notes = getattr(error, "__notes__", ())
+    if notes or not isinstance(error, AdapterError | TypeError | ValueError):  # a model's own error, or an adapter's
         return " ".join([f"{type(error).__name__}: {error}", *notes])
     return str(error).partition(" Register an adapter")[0]
 
@@ -198,6 +198,6 @@ def _no_path_gradients(network: ResidualNetwork, size: Sequence[int], trace: Tra
             torch.device("meta"),
         ):
             Linearization(network, torch.empty(_BATCH, *size, dtype=network.dtype), total)
-    except (AdapterError, ValueError) as error:
+    except Exception as error:
         return _short(error)
     return ""

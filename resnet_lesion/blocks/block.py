@@ -181,7 +181,10 @@ def in_place_of_forward(module: nn.Module) -> Iterator[Callable[..., Any]]:
     """Yield the functions that open contexts have put in place of a module's forward, that of the last one first."""
     layer = vars(module).get("forward")
     while isinstance(layer, _Layer):
-        yield layer.function
+        function = layer.function
+        while isinstance(function, _Layer):  # what was there when the context began
+            function = function.function
+        yield function
         layer = layer.below
 
 

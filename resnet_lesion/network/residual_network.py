@@ -224,7 +224,8 @@ class ResidualNetwork:
         """Run any code on the lesioned model.
 
         A deleted block runs its shortcut and ``post`` only; its branch is not computed. Hooks on a block see what
-        happens at its position. Contexts nest.
+        happens at its position. Contexts nest, and may end in any order. What ``torch.export``, ``torch.compile`` or
+        ``torch.func`` make of the model in here is lesioned; a copy would be too, for ever, so it is refused.
 
         Args:
             delete: Names (or indices) of the blocks to delete.
@@ -235,6 +236,8 @@ class ResidualNetwork:
 
         Raises:
             ValueError: If a block does not exist, the row does not fit, or not exactly one of the two is given.
+            RuntimeError: If another thread has such a context open on the model or a part of it. An analysis of
+                another thread, which ends by itself, is waited for.
 
         Example:
             >>> import resnet_lesion as rl, timm, torch
@@ -271,6 +274,7 @@ class ResidualNetwork:
 
         Raises:
             ValueError: If the path does not fit.
+            RuntimeError: If another thread has such a context open on the model or a part of it.
 
         Example:
             >>> import resnet_lesion as rl, timm, torch

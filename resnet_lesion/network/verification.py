@@ -25,7 +25,7 @@ def verify_blocks(model: nn.Module, blocks: Sequence[Block], inputs: Tensor) -> 
         try:
             expected = block.combine(x, residual)
         except RuntimeError as reason:
-            if type(reason) is not RuntimeError:
+            if type(reason) is not RuntimeError:  # out of memory, or the model's own: not the adapter's fault
                 raise
             raise AdapterError(
                 f"block {block.layer!r} ({type(block.module).__name__}) cannot be put together as {block.branch} "

@@ -117,6 +117,8 @@ def test_the_functions_in_place_of_a_forward_are_listed_the_last_one_first():
     assert [*in_place_of_forward(module)] == []
     with replaced_forwards({module: first}), replaced_forwards({module: second}):
         assert [*in_place_of_forward(module)] == [second, first]
+        with replaced_forwards({module: module.forward}):
+            assert [*in_place_of_forward(module)] == [second, second, first]
     module.forward = first
     assert [*in_place_of_forward(module)] == []
 
