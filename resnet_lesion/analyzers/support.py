@@ -175,10 +175,9 @@ def _twin(model: nn.Module | ResidualNetwork) -> nn.Module:
 
 
 def _short(error: Exception) -> str:
-    notes = getattr(error, "__notes__", ())
-    if notes or not isinstance(error, AdapterError | TypeError | ValueError):  # a model's own error, or an adapter's
-        return " ".join([f"{type(error).__name__}: {error}", *notes])
-    return str(error).partition(" Register an adapter")[0]
+    if isinstance(error, AdapterError | TypeError | ValueError):
+        return str(error).partition(" Register an adapter")[0]
+    return " ".join([f"{type(error).__name__}: {error}", *getattr(error, "__notes__", ())])
 
 
 def _no_path_gradients(network: ResidualNetwork, size: Sequence[int], trace: Trace) -> str:
