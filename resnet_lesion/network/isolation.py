@@ -133,6 +133,9 @@ def reserved(model: nn.Module, *, ends_by_itself: bool) -> Iterator[None]:
         # the garbage collector may do this in the middle of whatever is done with the lists, so what counts is the flag
         with _changed:
             mine.is_open = False
+            for waiting, whom in [*_waiting.items()]:
+                if whom is mine.thread:  # it looks again
+                    del _waiting[waiting]
             for module in modules:
                 _reservations[module] = [other for other in _reservations.get(module, ()) if other.is_open]
             _changed.notify_all()

@@ -433,6 +433,30 @@ def test_two_threads_that_take_two_models_in_opposite_orders_do_not_wait_for_eve
     assert "both" in found
 
 
+def test_a_thread_that_has_stopped_waiting_is_not_held_against_others():
+    """One thread keeps the second model and waits for the first; the other one hands it over and takes the second."""
+    first, second = models.build(), models.build()
+
+    def keep_second_and_wait(inside):
+        with isolated(second):
+            inside.wait()
+            with isolated(first):
+                pass
+
+    def hand_over(inside):
+        with isolated(first):
+            inside.wait()
+            until_one_waits()
+        with isolated(second):
+            pass
+
+    with ThreadPoolExecutor(2) as pool:
+        for _ in range(50):
+            inside = threading.Barrier(2, timeout=60)
+            for future in [pool.submit(keep_second_and_wait, inside), pool.submit(hand_over, inside)]:
+                future.result(60)
+
+
 def test_what_a_thread_left_open_when_it_ended_is_said():
     model = models.build()
 
