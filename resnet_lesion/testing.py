@@ -150,6 +150,8 @@ def _gradient(block: Block, x: Tensor) -> float:
         arrived = graph.post(weights_of(y)[None])
         carried = graph.branch(arrived) + graph.shortcut(arrived, torch.empty_like(x)[None])
     except RuntimeError as error:
+        if type(error) is not RuntimeError:  # out of memory, for one
+            raise
         raise AdapterError(
             f"block {block.layer!r} ({type(block.module).__name__}): no gradient passes what its adapter says: {error}."
             f"{_FIX}"

@@ -20,6 +20,7 @@ from resnet_lesion.engines.streams import forward_lesions
 from resnet_lesion.errors import AdapterError
 from resnet_lesion.network.orders import whole
 from resnet_lesion.network.precision import Autocast, precision, relative_deviation, rounding_unit
+from resnet_lesion.network.refusals import require_finite
 from resnet_lesion.network.residual_network import ResidualNetwork, wrap
 from resnet_lesion.results.provenance import weights_hash
 
@@ -153,6 +154,7 @@ def accelerate(
     if isinstance(original, AcceleratedNetwork):
         raise TypeError("expected a model, got a network that is already accelerated. Pass the model it was made from.")
     _check_precision(original, autocast)
+    require_finite(inputs)
     expected = original.trace(inputs).output
     twin, folded = copy.deepcopy(original.model).eval(), dict[str, str]()
     if fold_norms:

@@ -92,7 +92,7 @@ def supported(model: nn.Module | ResidualNetwork | str, input_size: Sequence[int
         network = wrap(twin)
         with torch.device("meta"):
             trace = network.trace(torch.empty(_BATCH, *size))
-    except (TypeError, AdapterError, ValueError) as error:
+    except Exception as error:  # a model's own errors too
         return Support(name, module, False, False, 0, (), _short(error))
     classes = {type(m).__name__: None for m in network.model.modules() if is_block(m) and find_branch(m) is not None}
     reason = _no_path_gradients(network, size, trace)
@@ -175,7 +175,9 @@ def _twin(model: nn.Module | ResidualNetwork) -> nn.Module:
 
 
 def _short(error: Exception) -> str:
-    return str(error).partition(" Register an adapter")[0]
+    if isinstance(error, AdapterError | TypeError | ValueError):
+        return str(error).partition(" Register an adapter")[0]
+    return " ".join([f"{type(error).__name__}: {error}", *getattr(error, "__notes__", ())])
 
 
 def _no_path_gradients(network: ResidualNetwork, size: Sequence[int], trace: Trace) -> str:
@@ -195,6 +197,6 @@ def _no_path_gradients(network: ResidualNetwork, size: Sequence[int], trace: Tra
             torch.device("meta"),
         ):
             Linearization(network, torch.empty(_BATCH, *size, dtype=network.dtype), total)
-    except (AdapterError, ValueError) as error:
+    except Exception as error:
         return _short(error)
     return ""

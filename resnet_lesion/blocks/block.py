@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -76,10 +76,9 @@ class Block:
 
     def without_branch(self, x: Tensor) -> Tensor:
         """Run the block with its branch deleted: ``post(shortcut(x))``. ``x`` is left alone, also by what follows."""
-        y = self.shortcut(x)
-        if y.untyped_storage().data_ptr() == x.untyped_storage().data_ptr():
-            y = y.clone()  # an in-place ReLU, here or behind the block, would write into x, which others still need
-        return self.post(y)
+        # The shortcut may hand on x or a part of it, into which an in-place ReLU here or behind the block would write. To
+        # ask whether it does would keep torch.export, torch.compile and torch.func from tracing this.
+        return self.post(self.shortcut(x).clone())
 
     def with_idle_branch(self, x: Tensor, forward: Forward) -> Tensor:
         """Run the block with zeros from its branch's exit: :meth:`without_branch`, but the branch is computed."""
@@ -130,7 +129,81 @@ class Block:
 
 def has_hooks(module: nn.Module) -> bool:
     """Tell whether calling the module does more, or something else, than its class's forward."""
-    return "forward" in vars(module) or any(getattr(module, hooks) for hooks in _HOOKS)
+    return "forward" in vars(module) or is_hooked(module)
+
+
+def is_hooked(module: nn.Module) -> bool:
+    """Tell whether hooks are called with the module."""
+    return any(getattr(module, hooks) for hooks in _HOOKS)
+
+
+class Attached:
+    """What a context has put on a module, to be called there until the context ends.
+
+    Args:
+        function: What it does.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the function."""
+        return self.function(*args, **kwargs)
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        """Refuse to be copied or pickled with its module, which would keep it for ever."""
+        raise RuntimeError(
+            "expected to copy or pickle a model as it is, but a context (lesioned, routed, an analysis) is open on it, "
+            "and the copy would stay changed for ever. Copy it before the context begins or after it has ended."
+        )
+
+
+class _Layer(Attached):
+    """A function in place of a module's forward, on top of what ran there before."""
+
+    def __init__(self, module: nn.Module, function: Callable[..., Any]) -> None:
+        super().__init__(function)
+        self.module, self.below = module, module.forward
+        self.is_lowest = "forward" not in vars(module)  # below it is the class's own forward
+        vars(module)["forward"] = self
+
+    def remove(self) -> bool:
+        """Leave the module as if this layer had never been there, whatever lies on top of it; tell whether it could."""
+        self.function = self.below  # for those who took this layer for the module's forward
+        own = vars(self.module)
+        if own.get("forward") is self:
+            if self.is_lowest:
+                del own["forward"]
+            else:
+                own["forward"] = self.below
+            return True
+        above = own.get("forward")
+        while isinstance(above, _Layer) and above.below is not self:
+            above = above.below
+        if not isinstance(above, _Layer):
+            return False
+        above.below, above.is_lowest = self.below, self.is_lowest
+        return True
+
+
+def is_patched(module: nn.Module) -> bool:
+    """Tell whether somebody has replaced the module's forward, what open contexts have put in its place aside."""
+    forward = vars(module).get("forward")
+    while isinstance(forward, _Layer):
+        forward = None if forward.is_lowest else forward.below
+    return forward is not None
+
+
+def in_place_of_forward(module: nn.Module) -> Iterator[Callable[..., Any]]:
+    """Yield the functions that open contexts have put in place of a module's forward, that of the last one first."""
+    layer = vars(module).get("forward")
+    while isinstance(layer, _Layer):
+        function = layer.function
+        while isinstance(function, _Layer):  # what was there when the context began
+            function = function.function
+        yield function
+        layer = layer.below
 
 
 @contextmanager
@@ -141,15 +214,33 @@ def replaced_forwards(forwards: Mapping[nn.Module, Callable[..., Tensor]]) -> It
     norm in training mode, attention that reshapes). ``Module.__call__`` looks ``forward`` up on the instance, so
     replacing it there computes no deleted branch while all hooks on the block, not only ours, still see its whole input
     and output.
+
+    Such contexts lie on top of one another and may end in any order. A function that calls what the module's
+    ``forward`` was when its context began calls what lies below: whatever has ended in the meantime is left out.
+
+    Raises:
+        RuntimeError: If other code has replaced a module's ``forward`` too and not put it back. It stays as that code
+            left it.
     """
-    before = {module: vars(module).get("forward") for module in forwards}
+    layers: list[_Layer] = []
+    error: BaseException | None = None
     try:
         for module, forward in forwards.items():
-            vars(module)["forward"] = forward
+            layers.append(_Layer(module, forward))
         yield
+    except GeneratorExit:  # a generator that holds the context is closed: nothing went wrong so far
+        raise
+    except BaseException as raised:
+        error = raised
+        raise
     finally:
-        for module, own in before.items():
-            if own is None:
-                vars(module).pop("forward", None)
-            else:
-                vars(module)["forward"] = own
+        # all of them, also when one is not found
+        lost = [layer.module for layer in reversed(layers) if not layer.remove()]
+        if lost:
+            text = (
+                f"expected the forward of {type(lost[0]).__name__} as it was put there, but other code has replaced it "
+                "and not put it back, so it stays as that code left it. Undo there what began after this context."
+            )
+            if error is None:
+                raise RuntimeError(text)
+            error.add_note(text)

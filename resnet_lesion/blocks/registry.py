@@ -32,7 +32,7 @@ _loading = ContextVar("_loading", default=False)  # of this thread: whether what
 def _describe(block: nn.Module) -> Branch | Chain | None:
     raise TypeError(
         f"expected a residual block that an adapter describes, got {_class_name(type(block))}. Register an adapter "
-        f"with resnet_lesion.register_adapter; see {HOW_TO}. Known block classes: {known_blocks()}."
+        f"with resnet_lesion.register_adapter; see {HOW_TO}."
     )
 
 
@@ -140,11 +140,6 @@ def load_adapters() -> None:
         _loading.reset(token)
 
 
-def known_blocks() -> str:
-    """List the block classes that adapters know, for an error message."""
-    return ", ".join(sorted(map(_class_name, _known_classes())))
-
-
 def _known_classes() -> set[type]:
     load_adapters()
     return set(_describe.registry) - {object}
@@ -165,7 +160,7 @@ def _branch_of_plain(_block: Plain) -> Branch:
 
 
 def no_blocks(model: nn.Module) -> str:
-    """Say what a model without known blocks consists of."""
+    """Say what a model without known blocks consists of, and what to do."""
     own = Counter(
         type(module).__qualname__
         for module in model.modules()
@@ -174,8 +169,13 @@ def no_blocks(model: nn.Module) -> str:
         and any(True for _ in module.children())
     )
     seen = ", ".join(name for name, _ in own.most_common(5)) or "only torch.nn modules"
-    return (
+    said = (
         f"{type(model).__qualname__} has no residual block that an adapter knows. Its own classes: {seen}. Register an "
-        f"adapter for its blocks, see {HOW_TO}; resnet_lesion.supported_models tells which of timm's models need none. "
-        f"Known block classes: {known_blocks()}."
+        f"adapter for its blocks, see {HOW_TO}; resnet_lesion.supported_models tells which of timm's models need none."
     )
+    if any(type(module).__module__.startswith("torchvision.models") for module in model.modules()):
+        said += (
+            " Of torchvision's models, the ResNets, ResNeXts and Wide ResNets are the same in timm, which takes their "
+            "weights: timm.create_model('resnet50').load_state_dict(model.state_dict())."
+        )
+    return said

@@ -69,7 +69,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if args.debug:
             raise
-        text = args.command.in_flags(" ".join(_of_worker(str(error)).split())) or type(error).__name__
+        said = [_of_worker(str(error)), *getattr(error, "__notes__", ())]
+        text = args.command.in_flags(" ".join(" ".join(said).split())) or type(error).__name__
         if isinstance(error, _BAD_INPUT):
             print(f"resnet-lesion: {text}", file=sys.stderr)
             return 2

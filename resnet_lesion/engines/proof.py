@@ -18,8 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from resnet_lesion.blocks.block import has_hooks
-from resnet_lesion.blocks.chain import Chain
+from resnet_lesion.blocks.block import is_hooked, is_patched
 from resnet_lesion.engines.plan import Plan, Shuffle
 from resnet_lesion.engines.streams import forward_lesions
 from resnet_lesion.errors import AdapterError, PathsError
@@ -27,7 +26,7 @@ from resnet_lesion.network.forward_pass import as_output, rows_of, run_model
 from resnet_lesion.network.isolation import isolated, preserved_buffers
 from resnet_lesion.network.orders import whole
 from resnet_lesion.network.precision import network_tolerance, relative_deviation
-from resnet_lesion.network.refusals import refuse_non_finite
+from resnet_lesion.network.refusals import refuse_non_finite, require_finite
 from resnet_lesion.network.residual_network import ResidualNetwork, Trace
 from resnet_lesion.network.verification import verified_pass
 
@@ -116,8 +115,7 @@ def prove(network: ResidualNetwork, inputs: Tensor, *args: object) -> Proof:
         AdapterError: If a block deviates from its adapter, or the engine's outputs from the model's.
         ValueError: If the inputs or the outputs are not finite.
     """
-    if not torch.isfinite(inputs).all():
-        raise ValueError("expected finite inputs, got NaN or infinity. Check the images and their normalisation.")
+    require_finite(inputs)
     with isolated(network.model), torch.no_grad():
         network.look_up()
         trial = _Trial(network, inputs, args)
@@ -258,11 +256,7 @@ def _behaviour(network: ResidualNetwork, output: Tensor, tolerance: float) -> di
         # not a digest, which would differ where rounding does
         "outputs": [float(f"{sign @ values / np.sqrt(values.size):.6g}") for sign in signs],
         "rounding": tolerance,
-        "hooks": [
-            name
-            for name, module in network.model.named_modules()
-            if has_hooks(module) and not isinstance(vars(module).get("forward"), Chain)
-        ],
+        "hooks": [name for name, module in network.model.named_modules() if is_hooked(module) or is_patched(module)],
     }
 
 

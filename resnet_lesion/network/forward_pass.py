@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from typing import Any
@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from resnet_lesion.blocks.block import Block
 from resnet_lesion.errors import AdapterError
+
+_SHOWN = 8  # how many parts of an output an error lists
 
 
 def watch(
@@ -36,7 +38,6 @@ def watch(
 
     Raises:
         AdapterError: If the blocks do not run once each in order on one tensor that they leave alone.
-        ValueError: If the model does not take these inputs.
     """
     ran, versions = list[int](), dict[int, int]()
 
@@ -64,31 +65,62 @@ def watch(
 
 
 def run_model(model: nn.Module, inputs: Tensor, *args: object) -> object:
-    """Run a model, saying what was expected where it does not take the inputs."""
+    """Run a model; an exception of its own stays what it is, with a note on what it was given and what it expects."""
     try:
         return model(*copies(inputs, *args))
     except (AdapterError, torch.OutOfMemoryError):
         raise
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(
-            f"the model does not take inputs of shape {tuple(inputs.shape)}: {error}. "
-            f"Expected (N, channels, height, width) as the model was built for{_expected_input(model)}."
-        ) from error
+    except Exception as error:
+        note = f"This came up as {type(model).__name__} ran on inputs of shape {tuple(inputs.shape)}."
+        size = (getattr(model, "pretrained_cfg", None) or {}).get("input_size")
+        if size:
+            note += f" Its pretrained_cfg says (N, {', '.join(map(str, size))})."
+        error.add_note(note)
+        raise
 
 
 def as_output(output: object, n_rows: int) -> Tensor:
-    """Return what the model returned if it is one tensor with a row for each input.
+    """Return what a model returned if it is one tensor (n_rows, ...).
 
     Raises:
-        AdapterError: If it is anything else.
+        AdapterError: If it is anything else; it says what there is and how to take one tensor out of it.
     """
-    if not isinstance(output, Tensor) or output.shape[:1] != (n_rows,):
-        got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+    if isinstance(output, Tensor):
+        if output.shape[:1] == (n_rows,):
+            return output
         raise AdapterError(
-            f"expected a model that returns one tensor with a row for each of {n_rows} inputs, got {got}. "
-            "Wrap a classifier, not a feature extractor."
+            f"expected a model that returns one tensor with a row for each of {n_rows} inputs, got "
+            f"{tuple(output.shape)}. Let it keep the batch in the first dimension."
         )
-    return output
+    kind, parts = type(output).__name__, _parts(output)
+    tensors = {how: part for how, part in parts.items() if isinstance(part, Tensor)}
+    fitting = [how for how, part in tensors.items() if part.shape[:1] == (n_rows,)]
+    message = f"expected a model that returns one tensor with a row for each of {n_rows} inputs, got {kind}"
+    if parts:
+        message += f" with {', '.join(f'{how} {_shape(part)}' for how, part in [*parts.items()][:_SHOWN])}"
+    if len(parts) > _SHOWN:
+        message += f" and {len(parts) - _SHOWN} more"
+    if fitting:
+        how = next((how for how in fitting if "logits" in how), fitting[0])
+        message += (
+            f". Take one of them: model = torch.nn.Sequential(model, resnet_lesion.Function(lambda out: out{how}))"
+        )
+    raise AdapterError(f"{message}.")
+
+
+def _parts(output: object) -> dict[str, object]:
+    """Return what an output is made of, by how each part is written behind the output."""
+    if isinstance(output, Mapping):  # those of transformers too, which have their keys as attributes
+        return {f"[{key!r}]": part for key, part in output.items()}
+    if isinstance(output, tuple) and hasattr(output, "_fields"):
+        return {f".{name}": part for name, part in zip(output._fields, output, strict=True)}
+    if isinstance(output, tuple | list):
+        return {f"[{i}]": part for i, part in enumerate(output)}
+    return {f".{name}": part for name, part in getattr(output, "__dict__", {}).items() if not name.startswith("_")}
+
+
+def _shape(part: object) -> str:
+    return str(tuple(part.shape)) if isinstance(part, Tensor) else type(part).__name__
 
 
 def slice_batch(chosen: slice | list[int], inputs: Tensor, *args: object) -> tuple[Any, ...]:
@@ -131,8 +163,3 @@ def overwrites_input(block: Block) -> AdapterError:
         f"block {block.layer!r} ({type(block.module).__name__}) overwrites its input, which its shortcut and other "
         "lesions still need. Let the branch begin out of place: inplace=False."
     )
-
-
-def _expected_input(model: nn.Module) -> str:
-    size = (getattr(model, "pretrained_cfg", None) or {}).get("input_size")
-    return f", for instance (N, {', '.join(map(str, size))})" if size else ""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor
+
+from resnet_lesion.network.kept import Kept
 
 Autocast: TypeAlias = torch.dtype | Literal["tf32"] | None
 
@@ -25,8 +28,58 @@ def precision(device: torch.device, autocast: Autocast) -> Iterator[None]:
         with _tf32():
             yield
     else:
-        with torch.autocast(device.type, autocast):
+        with _autocast(device.type, autocast):
             yield
+
+
+class _OfThread(threading.local):
+    """The autocasts that a thread has open, by the type of their device: torch keeps them by thread."""
+
+    def __init__(self) -> None:
+        self.autocasts: dict[str, list[Kept[tuple[Any, ...]]]] = {}
+
+
+_of_thread = _OfThread()
+
+
+@contextmanager
+def _autocast(device_type: str, dtype: torch.dtype) -> Iterator[None]:
+    """Do what ``torch.autocast`` does, which leaves it on where such contexts end in another order.
+
+    Raises:
+        RuntimeError: If another thread ends it while the one that began it goes on, where it stays on.
+    """
+    thread, kept = threading.current_thread(), Kept(_autocast_state(device_type))
+    context = torch.autocast(device_type, dtype)
+    context.__enter__()
+    stack = _of_thread.autocasts.setdefault(device_type, [])
+    stack.append(kept)
+    try:
+        yield
+    finally:
+        if thread is threading.current_thread():
+            now = _autocast_state(device_type)
+            context.__exit__(None, None, None)
+            _set_autocast_state(device_type, *(kept.value if kept.released(stack) else now))
+        elif thread.is_alive():
+            raise RuntimeError(
+                f"expected a context in another precision to end in the thread that began it, {thread.name!r}, where "
+                f"it stays, not in {threading.current_thread().name!r}. End it there."
+            )
+
+
+def _autocast_state(device_type: str) -> tuple[Any, ...]:
+    enabled = torch.is_autocast_enabled(device_type)
+    return enabled, torch.get_autocast_dtype(device_type), torch.is_autocast_cache_enabled()
+
+
+def _set_autocast_state(device_type: str, enabled: bool, dtype: torch.dtype, caches: bool) -> None:
+    torch.set_autocast_enabled(device_type, enabled)
+    torch.set_autocast_dtype(device_type, dtype)
+    torch.set_autocast_cache_enabled(caches)
+
+
+_tf32_flags: list[Kept[tuple[list[Any], list[Any]]]] = []
 
 
 @contextmanager
@@ -35,16 +88,18 @@ def _tf32() -> Iterator[None]:
     flags: list[Any] = [matmul, cudnn]
     # torch 2.9 and later have names for the same settings, which setting the flags back does not restore
     named: list[Any] = [matmul, cudnn.conv, cudnn.rnn] if hasattr(cudnn, "conv") else []
-    before = [flag.allow_tf32 for flag in flags], [part.fp32_precision for part in named]
+    kept = Kept(([flag.allow_tf32 for flag in flags], [part.fp32_precision for part in named]))
+    _tf32_flags.append(kept)
     try:
         for flag in flags:
             flag.allow_tf32 = True
         yield
     finally:
-        for flag, value in zip(flags, before[0], strict=True):
-            flag.allow_tf32 = value
-        for part, name in zip(named, before[1], strict=True):
-            part.fp32_precision = name
+        if kept.released(_tf32_flags):
+            for flag, value in zip(flags, kept.value[0], strict=True):
+                flag.allow_tf32 = value
+            for part, name in zip(named, kept.value[1], strict=True):
+                part.fp32_precision = name
 
 
 def rounding_unit(autocast: Autocast, dtype: torch.dtype) -> float:

@@ -60,6 +60,16 @@ def refuse_inference_tensors(model: nn.Module) -> None:
             )
 
 
+def require_finite(inputs: Tensor) -> None:
+    """Refuse images that are not numbers.
+
+    Raises:
+        ValueError: If a value is NaN or infinite.
+    """
+    if not torch.isfinite(inputs).all():
+        raise ValueError("expected finite inputs, got NaN or infinity. Check the images and their normalisation.")
+
+
 def refuse_non_finite(model: nn.Module, outputs: Tensor) -> None:
     """Refuse a whole network whose weights or outputs are not numbers, and name the weights.
 
@@ -77,7 +87,7 @@ def refuse_non_finite(model: nn.Module, outputs: Tensor) -> None:
     for name, tensor in model.named_buffers():
         if name.endswith(("running_mean", "running_var")) and not (_all_numbers(tensor) and _all_numbers(-tensor)):
             broken.append(name)
-    rows = outputs.flatten(1)
+    rows = outputs.reshape(len(outputs), -1)
     found = bool((rows < torch.inf).all() & (rows > -torch.inf).any(1).all())
     if not found and not broken:  # buffers need not be used, and masks hold infinity
         broken = [name for name, tensor in model.named_buffers() if not _all_numbers(tensor)]

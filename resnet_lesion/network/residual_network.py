@@ -12,14 +12,14 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
-from resnet_lesion.blocks.block import Block, Forward, replaced_forwards
+from resnet_lesion.blocks.block import Block, Forward, in_place_of_forward, replaced_forwards
 from resnet_lesion.blocks.branch import Branch
 from resnet_lesion.blocks.chain import Chain
 from resnet_lesion.blocks.registry import find_branch, is_block, no_blocks
 from resnet_lesion.checks import did_you_mean
 from resnet_lesion.errors import AdapterError, PathsError
 from resnet_lesion.network.forward_pass import as_output, watch
-from resnet_lesion.network.isolation import isolated
+from resnet_lesion.network.isolation import isolated, reserved
 from resnet_lesion.network.orders import DELETED, as_orders
 from resnet_lesion.network.paths import as_path
 from resnet_lesion.network.refusals import analysable
@@ -206,7 +206,8 @@ class ResidualNetwork:
         """Run any code on the lesioned model.
 
         A deleted block runs its shortcut and ``post`` only; its branch is not computed. Hooks on a block see what
-        happens at its position. Contexts nest.
+        happens at its position. Contexts nest, and may end in any order. What ``torch.export``, ``torch.compile`` or
+        ``torch.func`` make of the model in here is lesioned; a copy would be too, for ever, so it is refused.
 
         Args:
             delete: Names (or indices) of the blocks to delete.
@@ -217,6 +218,8 @@ class ResidualNetwork:
 
         Raises:
             ValueError: If a block does not exist, the row does not fit, or not exactly one of the two is given.
+            RuntimeError: If another thread has such a context open on the model or a part of it. An analysis of
+                another thread, which ends by itself, is waited for.
 
         Example:
             >>> import resnet_lesion as rl, timm, torch
@@ -232,14 +235,16 @@ class ResidualNetwork:
             row[self.index(delete)] = DELETED
         else:
             row = as_orders([order], len(self))[0]
-        self.look_up()
-        whole = self.forwards()
-        forwards = {
-            block.module: block.without_branch if index == DELETED else whole[index]
-            for block, index in zip(self.blocks, row, strict=True)
-        }
-        with self._opened(), replaced_forwards(forwards):
-            yield self.model
+        with reserved(self.model, ends_by_itself=False):
+            self.look_up()
+            with self._opened():
+                whole = self.forwards()
+                forwards = {
+                    block.module: block.without_branch if index == DELETED else whole[index]
+                    for block, index in zip(self.blocks, row, strict=True)
+                }
+                with replaced_forwards(forwards):
+                    yield self.model
 
     @contextmanager
     def routed(self, path: ArrayLike) -> Iterator[nn.Module]:
@@ -253,6 +258,7 @@ class ResidualNetwork:
 
         Raises:
             ValueError: If the path does not fit.
+            RuntimeError: If another thread has such a context open on the model or a part of it.
 
         Example:
             >>> import resnet_lesion as rl, timm, torch
@@ -261,12 +267,12 @@ class ResidualNetwork:
             >>> with network.routed([1, 0, 1, 0, 1, 0, 1, 0]) as model:
             ...     model(x).sum().backward()
         """
-        self.look_up()
-        self.require_skips()
-        with ExitStack() as stack:
-            stack.enter_context(self._opened())
-            route(stack, self.blocks, as_path(path, len(self)))
-            yield self.model
+        with reserved(self.model, ends_by_itself=False):
+            self.look_up()
+            self.require_skips()
+            with self._opened(), ExitStack() as stack:
+                route(stack, self.blocks, as_path(path, len(self)))
+                yield self.model
 
     @contextmanager
     def isolated(self) -> Iterator[None]:
@@ -306,7 +312,8 @@ class ResidualNetwork:
         Raises:
             AdapterError: If a block deviates, its exit does not run exactly once, or the blocks do not run once each in
                 order.
-            ValueError: If the model does not take these inputs, or they are not finite.
+            ValueError: If the inputs are not finite.
+            Exception: Whatever the model itself raises, with a note on the inputs.
 
         Example:
             >>> import resnet_lesion as rl, timm, torch
@@ -336,7 +343,7 @@ class ResidualNetwork:
         Raises:
             AdapterError: If the blocks do not run once each in order on one tensor that they leave alone, or the model
                 returns no (N, ...) tensor.
-            ValueError: If the model does not take these inputs.
+            Exception: Whatever the model itself raises, with a note on the inputs.
 
         Example:
             >>> import resnet_lesion as rl, timm, torch
@@ -357,8 +364,8 @@ class ResidualNetwork:
             shapes.append((tuple(x.shape[1:]), tuple(y.shape[1:])))
 
         with self.isolated(), torch.no_grad():
-            output = watch(self.model, self.blocks, inputs, note, *args)
-        return Trace(tuple(s[0] for s in shapes), tuple(s[1] for s in shapes), as_output(output, len(inputs)))
+            output = as_output(watch(self.model, self.blocks, inputs, note, *args), len(inputs))
+        return Trace(tuple(s[0] for s in shapes), tuple(s[1] for s in shapes), output)
 
     def to_device(self, inputs: Tensor) -> Tensor:
         """Move inputs to the model's device and, if they are floating-point, to its dtype."""
@@ -396,8 +403,8 @@ def _blocks_of(model: nn.Module) -> tuple[tuple[Block, ...], tuple[Chain, ...], 
             parents.append(name.rpartition(".")[0])
         elif found is not None:
             # a module that another network has open keeps its links, so that contexts nest
-            opened = vars(found.module).get("forward")
-            chain = opened if isinstance(opened, Chain) else found
+            opened = in_place_of_forward(found.module)
+            chain = next((function for function in opened if isinstance(function, Chain)), found)
             chains.append(chain)
             where = names[chain.module]
             for key, link in chain.links.items():

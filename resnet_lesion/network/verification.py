@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from resnet_lesion.blocks.block import Block, replaced_forwards
+from resnet_lesion.blocks.block import Block, in_place_of_forward, is_patched, replaced_forwards
 from resnet_lesion.blocks.chain import Chain
 from resnet_lesion.errors import HOW_TO, AdapterError
 from resnet_lesion.network.forward_pass import check_run_order, overwrites_input, run_model, version_of
@@ -54,10 +54,9 @@ def verified_pass(
             one tensor of N rows that they leave alone.
     """
     found, ran = Verified(), list[int]()
-    replaced = {part.module for part in (*blocks, *chains) if "forward" in vars(part.module)}
 
     def advice(module: nn.Module) -> str:
-        if module in replaced:
+        if is_patched(module):
             return (
                 "Its forward was replaced on this instance, which its adapter knows nothing of: restore it, or write a "
                 f"class and an adapter for it; see {HOW_TO}."
@@ -68,7 +67,8 @@ def verified_pass(
 
     def block_check(i: int) -> Callable[..., Tensor]:
         block, forward = blocks[i], blocks[i].module.forward
-        runs = getattr(forward, "__self__", None)  # in a surrounding lesion another block, or this one's shortcut only
+        # in a surrounding lesion another block, or this one's shortcut only
+        runs = getattr(next(in_place_of_forward(block.module), forward), "__self__", None)
 
         def run(*given: Tensor, **named: object) -> Tensor:
             if len(given) != 1 or named:
@@ -114,9 +114,9 @@ def verified_pass(
             with replaced_forwards(of_links):
                 try:
                     linked_up = chain(again, *more, **named)
-                except AdapterError:
-                    raise
                 except RuntimeError as error:
+                    if type(error) is not RuntimeError:  # out of memory, or the model's own: not the adapter's fault
+                        raise
                     raise AdapterError(
                         f"{type(chain.module).__name__} cannot run the links {list(chain.links)} in a row: {error}. "
                         f"{advice(chain.module)}"
@@ -146,9 +146,9 @@ def _deviation(block: Block, x: Tensor, residual: Tensor, y: Tensor, advice: str
     """Return how far a block's output is from what its adapter makes of its parts."""
     try:
         expected = block.combine(x, residual)
-    except AdapterError:
-        raise
     except RuntimeError as reason:
+        if type(reason) is not RuntimeError:
+            raise
         raise AdapterError(
             f"block {block.layer!r} ({type(block.module).__name__}) cannot be put together as {block.branch} "
             f"says: {reason}. {advice}"

@@ -1,4 +1,7 @@
+import copy
 import dataclasses
+import pickle
+from itertools import permutations
 
 import numpy as np
 import pytest
@@ -7,7 +10,7 @@ from helpers import models
 from torch import nn
 
 import resnet_lesion as rl
-from resnet_lesion.blocks.block import Block, has_hooks, replaced_forwards
+from resnet_lesion.blocks.block import Block, has_hooks, in_place_of_forward, replaced_forwards
 
 
 @pytest.mark.parametrize("name", models.CASES)
@@ -73,6 +76,106 @@ def test_a_forward_of_the_users_own_comes_back():
         interrupt()
     assert vars(blocks[0].module)["forward"] is mine
     assert all("forward" not in vars(block.module) for block in blocks[1:])
+
+
+def plus(module, number):
+    """Return a function that adds a number to what the module's forward gives as it stands now."""
+    below = module.forward
+    return lambda x: below(x) + number
+
+
+@pytest.mark.parametrize("own", [None, lambda x: x * 10])
+@pytest.mark.parametrize("order", [*permutations(range(3))])
+def test_replaced_forwards_end_in_any_order(order, own):
+    module = nn.Identity()
+    if own is not None:
+        module.forward = own
+    start, numbers, x = (10.0 if own else 1.0), [1, 20, 300], torch.ones(1)
+    contexts = []
+    for number in numbers:
+        contexts.append(replaced_forwards({module: plus(module, number)}))
+        contexts[-1].__enter__()
+    assert module(x).item() == start + 321
+    for i in order:
+        contexts[i].__exit__(None, None, None)
+        numbers[i] = 0
+        assert module(x).item() == start + sum(numbers)
+    assert vars(module).get("forward") is own
+    assert has_hooks(module) == (own is not None)
+
+
+def test_what_took_a_replaced_forward_calls_what_is_below_once_the_context_has_ended():
+    module, x = nn.Identity(), torch.ones(1)
+    with replaced_forwards({module: plus(module, 1)}):
+        taken = module.forward
+        assert taken(x).item() == 2
+    assert taken(x).item() == 1
+
+
+def test_the_functions_in_place_of_a_forward_are_listed_the_last_one_first():
+    module, first, second = nn.Identity(), torch.relu, torch.tanh
+    assert [*in_place_of_forward(module)] == []
+    with replaced_forwards({module: first}), replaced_forwards({module: second}):
+        assert [*in_place_of_forward(module)] == [second, first]
+        with replaced_forwards({module: module.forward}):
+            assert [*in_place_of_forward(module)] == [second, second, first]
+    module.forward = first
+    assert [*in_place_of_forward(module)] == []
+
+
+def patched(module, number):
+    """Patch a module as other libraries do."""
+    before = module.forward
+    module.forward = lambda x: before(x) + number
+
+
+def test_what_other_code_patches_in_a_context_stays_and_is_said():
+    modules, x = [nn.Identity(), nn.Identity(), nn.Identity()], torch.ones(1)
+
+    def patch():
+        with replaced_forwards({module: plus(module, 1) for module in modules}):
+            patched(modules[1], 10)
+            assert modules[1](x).item() == 12
+
+    with pytest.raises(RuntimeError, match="expected the forward of Identity as it was put there"):
+        patch()
+    assert [module(x).item() for module in modules] == [1, 11, 1]
+    assert [has_hooks(module) for module in modules] == [False, True, False]
+
+
+def test_what_other_code_patches_in_a_context_does_not_hide_an_error():
+    module = nn.Identity()
+
+    def patch():
+        with replaced_forwards({module: torch.relu}):
+            patched(module, 10)
+            raise KeyError
+
+    with pytest.raises(KeyError) as caught:
+        patch()
+    assert "other code has replaced it" in caught.value.__notes__[0]
+
+
+def test_what_other_code_patches_while_a_generator_holds_a_context_is_said():
+    module = nn.Identity()
+
+    def hold():
+        with replaced_forwards({module: torch.relu}):
+            yield
+
+    held = hold()
+    next(held)
+    patched(module, 10)
+    with pytest.raises(RuntimeError, match="other code has replaced it"):
+        held.close()
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, pickle.dumps])
+def test_a_module_is_not_copied_with_what_a_context_put_on_it(copied):
+    model = nn.Sequential(nn.Linear(1, 1))
+    with replaced_forwards({model[0]: torch.relu}), pytest.raises(RuntimeError, match="before the context begins"):
+        copied(model)
+    assert copied(model)
 
 
 class AddsInPlace(nn.Module):

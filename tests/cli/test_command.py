@@ -134,6 +134,15 @@ def test_errors_are_one_line_and_an_exit_code(error, code, message, result, monk
     assert capsys.readouterr().err == f"resnet-lesion: {message}\n"
 
 
+def test_the_notes_on_an_error_are_part_of_the_line(result, monkeypatch, capsys):
+    error = ZeroDivisionError("odd")
+    error.add_note("first\nnote")
+    error.add_note("second")
+    monkeypatch.setattr("resnet_lesion.reports.summary.summarise", raising(error))
+    assert run("show", result) == 1
+    assert capsys.readouterr().err == "resnet-lesion: ZeroDivisionError: odd first note second (--debug shows where)\n"
+
+
 def test_what_a_loading_process_says_is_one_line(folder, tmp_path, capsys):
     shutil.copytree(folder, tmp_path / "digits")
     next((tmp_path / "digits").rglob("*.png")).write_bytes(b"nothing")

@@ -1,3 +1,8 @@
+import dataclasses
+import re
+from collections import OrderedDict
+from typing import NamedTuple
+
 import pytest
 import torch
 from helpers import models
@@ -5,6 +10,7 @@ from torch import nn
 
 import resnet_lesion as rl
 from resnet_lesion.network.forward_pass import (
+    as_output,
     check_run_order,
     copies,
     overwrites_input,
@@ -106,31 +112,94 @@ def test_a_block_that_writes_into_its_input_is_refused():
         watched(model, models.images(1))
 
 
-@pytest.mark.parametrize("error", [RuntimeError, AssertionError])
-def test_inputs_that_the_model_does_not_take_are_refused(error):
+class OwnError(Exception):
+    """An error that only the model knows."""
+
+
+@pytest.mark.parametrize("error", [RuntimeError, AssertionError, KeyError, NotImplementedError, OwnError])
+def test_a_models_own_error_stays_what_it_is(error):
+    raised = error("too small")
+
     def fail(*_):
-        raise error("too small")
+        raise raised
 
     model = nn.Identity()
     model.forward = fail
-    with pytest.raises(
-        ValueError, match=r"inputs of shape \(2, 5\): too small\. Expected \(N, channels, height, width\)"
-    ):
+    with pytest.raises(error, match="too small") as caught:
         run_model(model, torch.zeros(2, 5))
+    assert caught.value is raised
+    assert raised.__notes__ == ["This came up as Identity ran on inputs of shape (2, 5)."]
+    del raised.__notes__
     model.pretrained_cfg = {"input_size": (3, 224, 192)}
-    with pytest.raises(ValueError, match=r"for instance \(N, 3, 224, 192\)\.$"):
+    with pytest.raises(error):
         run_model(model, torch.zeros(2, 5))
+    assert raised.__notes__[0].endswith(" Its pretrained_cfg says (N, 3, 224, 192).")
 
 
-@pytest.mark.parametrize("error", [rl.AdapterError, torch.OutOfMemoryError, KeyError])
+@pytest.mark.parametrize("error", [rl.AdapterError, torch.OutOfMemoryError])
 def test_what_is_not_the_inputs_fault_is_not_said_of_them(error):
     def fail(*_):
         raise error("mine")
 
     model = nn.Identity()
     model.forward = fail
-    with pytest.raises(error, match="mine"):
+    with pytest.raises(error, match="mine") as caught:
         run_model(model, torch.zeros(2, 5))
+    assert not hasattr(caught.value, "__notes__")
+
+
+class Pair(NamedTuple):
+    main: torch.Tensor
+    aux: torch.Tensor
+
+
+@dataclasses.dataclass
+class Answer:
+    loss: None
+    logits: torch.Tensor
+
+
+class ModelOutput(OrderedDict):
+    """Its keys are its attributes too, as transformers' are."""
+
+
+ROWS, OTHERS = torch.zeros(2, 5), torch.zeros(3, 7)
+
+
+@pytest.mark.parametrize(
+    ("output", "parts", "how"),
+    [
+        ((ROWS, ROWS), "tuple with [0] (2, 5), [1] (2, 5).", "[0]"),
+        ([OTHERS, ROWS], "list with [0] (3, 7), [1] (2, 5).", "[1]"),
+        ({"out": ROWS, "aux": None}, "dict with ['out'] (2, 5), ['aux'] NoneType.", "['out']"),
+        (Pair(main=OTHERS, aux=ROWS), "Pair with .main (3, 7), .aux (2, 5).", ".aux"),
+        (Answer(None, ROWS), "Answer with .loss NoneType, .logits (2, 5).", ".logits"),
+        (ModelOutput(hidden=ROWS, logits=ROWS), "ModelOutput with ['hidden'] (2, 5), ['logits'] (2, 5).", "['logits']"),
+        ([ROWS] * 10, "[7] (2, 5) and 2 more.", "[0]"),
+        ({"out": OTHERS}, "dict with ['out'] (3, 7).", None),
+        ((), "got tuple.", None),
+        (None, "got NoneType.", None),
+        (OTHERS, "got (3, 7). Let it keep the batch in the first dimension", None),
+        (torch.tensor(0.0), "got (). Let it keep the batch in the first dimension", None),
+    ],
+)
+def test_an_output_that_is_not_one_tensor_is_taken_apart(output, parts, how):
+    message = "one tensor with a row for each of 2 inputs, got .*" + re.escape(parts.removeprefix("got "))
+    with pytest.raises(rl.AdapterError, match=message) as caught:
+        as_output(output, 2)
+    fix = re.search(r"model = (.*)\.$", str(caught.value))
+    if how is None:
+        assert fix is None
+        return
+    model = nn.Identity()
+    model.forward = lambda _: output
+    mended = eval(fix[1], {"torch": torch, "resnet_lesion": rl, "model": model})
+    assert how in fix[1]
+    assert as_output(mended(ROWS), 2) is ROWS
+
+
+def test_an_output_with_a_row_for_each_input_is_taken_as_it_is():
+    assert as_output(ROWS, 2) is ROWS
 
 
 def test_the_order_of_the_names_is_the_order_to_run_in():

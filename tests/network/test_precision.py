@@ -1,4 +1,6 @@
 import math
+from concurrent.futures import ThreadPoolExecutor
+from itertools import permutations
 
 import pytest
 import torch
@@ -31,6 +33,55 @@ def test_tf32_is_given_back(fail):
     except KeyError:
         assert fail
     assert state() == before
+
+
+def tf32_state():
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    named = [matmul, cudnn.conv, cudnn.rnn] if hasattr(cudnn, "conv") else []
+    return [matmul.allow_tf32, cudnn.allow_tf32, *(part.fp32_precision for part in named)]
+
+
+def autocast_state():
+    return torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu"), torch.is_autocast_cache_enabled()
+
+
+@pytest.mark.parametrize(
+    ("names", "state"),
+    [(["tf32"] * 3, tf32_state), ([torch.bfloat16, torch.float16, torch.bfloat16], autocast_state)],
+)
+@pytest.mark.parametrize("order", [*permutations(range(3))])
+def test_precisions_end_in_any_order(names, state, order):
+    before, contexts, last = state(), [precision(torch.device("cpu"), name) for name in names], {}
+    for i, context in enumerate(contexts):
+        context.__enter__()
+        last[i] = state()
+    for i in order:
+        contexts[i].__exit__(None, None, None)
+        del last[i]
+        assert state() == (last[max(last)] if last else before)
+
+
+def test_what_users_set_around_a_precision_stays():
+    with torch.autocast("cpu", torch.float16, cache_enabled=False):
+        before = autocast_state()
+        with precision(torch.device("cpu"), torch.bfloat16):
+            assert autocast_state() == (True, torch.bfloat16, False)
+        assert autocast_state() == before
+
+
+def test_a_precision_ends_in_the_thread_that_began_it():
+    before, context = autocast_state(), precision(torch.device("cpu"), torch.bfloat16)
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(context.__enter__).result(60)
+        with pytest.raises(RuntimeError, match="to end in the thread that began it"):
+            context.__exit__(None, None, None)
+        assert autocast_state() == before
+        assert pool.submit(autocast_state).result(60)[0], "it stays on there"
+    with ThreadPoolExecutor(1) as pool:
+        context = precision(torch.device("cpu"), torch.bfloat16)
+        pool.submit(context.__enter__).result(60)
+    context.__exit__(None, None, None)  # that thread has ended, and its autocast with it
+    assert autocast_state() == before
 
 
 def gap_above_one(dtype):

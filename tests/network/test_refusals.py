@@ -78,7 +78,7 @@ def without_known_blocks():
         (with_a_subclass, r"Overrides overrides the forward of helpers\.models\.PostActivation.*Register an adapter"),
         (
             without_known_blocks,
-            r"no residual block .*Its own .*Unknown.*Register an adapter.*Known block classes: .*BasicBlock",
+            r"no residual block .*Its own .*Unknown.*Register an adapter.*supported_models tells which",
         ),
         (lambda: nn.Sequential(nn.Linear(2, 2)), "no residual block .*only torch.nn modules"),
     ],

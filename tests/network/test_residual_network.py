@@ -2,6 +2,7 @@ import pytest
 import timm
 import torch
 from helpers import models, reference
+from helpers.chains import TOKENS, Transformer
 from torch import nn
 
 import resnet_lesion as rl
@@ -45,7 +46,6 @@ def test_device_and_dtype_are_the_models():
         (models.images(0), "at least one input"),
         (models.images(2) / 0, "only finite values"),
         (models.images(2) * torch.nan, "only finite values"),
-        (models.images(2)[:, :1], r"does not take inputs of shape \(2, 1, 6, 6\)"),
     ],
 )
 def test_verify_refuses_inputs_that_show_nothing(inputs, message):
@@ -100,6 +100,46 @@ def test_lesions_nest():
     assert result.loss.item() == pytest.approx(expected, rel=1e-12)
 
 
+@pytest.mark.parametrize("lesion", [{"delete": ["stage1.1", 3]}, {"order": [2, 1, 0, 3, -1, 4]}])
+@pytest.mark.parametrize("name", models.HAND_BUILT)
+def test_a_lesioned_model_can_be_exported_compiled_and_vmapped(name, lesion):
+    """What was made of it keeps the lesion; the model does not."""
+    case, model, x = models.CASES[name], models.build(name), models.images(3)
+    network = rl.wrap(model)
+    row = lesion.get("order") or [0, -1, 2, -1, 4, 5]
+    snapshot = models.Snapshot(model)
+    with torch.no_grad():
+        with network.lesioned(**lesion):
+            exported = torch.export.export(model, (x,)).module()
+            compiled = torch.compile(lambda x: model(x), backend="eager", fullgraph=True)
+            found = [compiled(x), torch.func.vmap(lambda image: model(image[None])[0])(x)]
+        found.append(exported(x))
+        expected, whole = reference.logits(model, case, [row, range(6)], x)
+        assert torch.equal(compiled(x), whole)
+    torch._dynamo.reset()
+    for outputs in found:
+        torch.testing.assert_close(outputs, expected, rtol=1e-12, atol=1e-12)
+    snapshot.check()
+
+
+def test_a_lesioned_transformer_can_be_exported_compiled_and_vmapped():
+    model, x = models.randomised(Transformer()).double().eval(), models.images(3, (TOKENS, 4))
+    with torch.no_grad():
+        with rl.wrap(model).lesioned(delete=["blocks.0.mlp", "blocks.2.mix"]):
+            exported = torch.export.export(model, (x,)).module()
+            compiled = torch.compile(lambda x: model(x), backend="eager", fullgraph=True)
+            found = [compiled(x), torch.func.vmap(lambda image: model(image[None])[0])(x)]
+        found.append(exported(x))
+        y = model.stem(x)
+        y = y + model.blocks[0].mix(model.blocks[0].norm1(y))
+        y = model.blocks[1](y)
+        expected = model.head((y + model.blocks[2].mlp(model.blocks[2].norm2(y))).mean(1))
+        assert torch.equal(compiled(x), model(x))
+    torch._dynamo.reset()
+    for outputs in found:
+        torch.testing.assert_close(outputs, expected, rtol=1e-12, atol=1e-12)
+
+
 def test_gradients_flow_through_a_lesion():
     model, inputs = models.build(), models.images(2).requires_grad_()
     with rl.wrap(model).lesioned(delete="stage1.1"):
@@ -140,6 +180,6 @@ def test_lesions_that_do_not_fit_are_refused(lesion, error, message):
 def test_timms_list_of_features_is_refused():
     model = timm.create_model("resnet10t", features_only=True)
     with pytest.raises(
-        rl.AdapterError, match=r"one tensor with a row for each of 5 inputs, got list\. Wrap a classifier"
+        rl.AdapterError, match=r"a row for each of 5 inputs, got list with \[0\] \(5, 64, 16, 16\), \[1\] .*Take one"
     ):
         rl.Deletion(model).analyze((torch.zeros(1, 3, 32, 32), torch.tensor([0])), show_progress=False)

@@ -41,6 +41,57 @@ def test_all_paths_add_up_to_the_gradient_on_every_kind_of_block(name):
     assert (total - whole).abs().max() <= 1e-12 * whole.abs().max()
 
 
+@pytest.mark.parametrize("first", [0, 1])
+def test_routes_nest_and_end_in_any_order(first):
+    """What paths have in common is left; where they part, nothing is."""
+    model, x = reference.build(next(iter(reference.BUILD))), images(2, SHAPE)
+    network, all_paths, objective = rl.wrap(model), [*reference.all_paths()], reference.cross_entropy(labels(2))
+
+    def gradient():
+        leaf = x.clone().requires_grad_()
+        objective(model(leaf)).backward()
+        return torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
+
+    def check(found, expected):
+        torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-14)
+
+    paths = [all_paths[1], all_paths[-2]]
+    alone, whole = [reference.path_gradient(model, x, objective, path) for path in paths], gradient()
+    for path, expected in zip(paths, alone, strict=True):
+        with network.routed(path), network.routed(path):
+            check(gradient(), expected)
+    contexts = [network.routed(path) for path in paths]
+    for context in contexts:
+        context.__enter__()
+    assert not gradient().any()
+    contexts[first].__exit__(None, None, None)
+    check(gradient(), alone[1 - first])
+    contexts[1 - first].__exit__(None, None, None)
+    assert torch.equal(gradient(), whole)
+
+
+@pytest.mark.parametrize("path", [[1, 0, 1, 0, 1, 0], [0, 1, 1, 1, 1, 1]])
+@pytest.mark.parametrize("name", HAND_BUILT)
+def test_routes_can_be_transformed(name, path):
+    """torch.func's tensors have no storage, and torch.compile's have no values."""
+    model, x = build(name), images(3, CASES[name].shape)
+
+    def total(x):
+        return model(x).square().sum()
+
+    def gradient(function, x):
+        leaf = x.clone().requires_grad_()
+        return torch.autograd.grad(function(leaf), leaf)[0]
+
+    with rl.wrap(model).routed(path):
+        expected = torch.cat([gradient(total, image[None]) for image in x])
+        vmapped = torch.func.vmap(torch.func.grad(lambda image: total(image[None])))(x)
+        compiled = gradient(torch.compile(total, backend="aot_eager", fullgraph=True), x)
+    torch._dynamo.reset()
+    for found in (vmapped, compiled):
+        torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-14)
+
+
 def test_hooks_are_gone_after_an_exception():
     model = build()
     snapshot = Snapshot(model)

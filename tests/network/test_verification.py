@@ -73,6 +73,32 @@ def test_wrong_adapters_are_caught(name, index, wrong, message):
     snapshot.check()
 
 
+class OwnError(RuntimeError):
+    """An error of the model's own."""
+
+
+@pytest.mark.parametrize("error", [OwnError, NotImplementedError, torch.OutOfMemoryError])
+def test_an_error_that_is_not_about_shapes_is_not_blamed_on_the_adapter(error):
+    def fail(_):
+        raise error("mine")
+
+    network = rl.wrap(models.build())
+    blocks = [
+        dataclasses.replace(block, branch=dataclasses.replace(block.branch, post=fail)) for block in network.blocks
+    ]
+    with pytest.raises(error, match="mine"), torch.no_grad():
+        verified_pass(network.model, blocks, [], models.images(2))
+
+    class Fails(Mixer):
+        pass
+
+    rl.register_adapter(Fails)(lambda block: rl.Chain(block, {"mix": rl.Residual(fail)}))
+    model = Transformer(Fails)
+    with pytest.raises(error, match="mine"), torch.no_grad():
+        network = rl.wrap(model)
+        verified_pass(model, network.blocks, network.chains, models.images(2, (TOKENS, 4), dtype=torch.float32))
+
+
 class Swapped(Mixer):
     """Its adapter takes the second branch for the first."""
 
