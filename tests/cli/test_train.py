@@ -30,8 +30,14 @@ def test_train_writes_what_study_reads(archive, tmp_path, capsys):
     assert (out / "model.safetensors").exists()
     assert run(*command) == 0  # resumes from its end
     xr.testing.assert_equal(rl.open(out / "training.nc"), log)
-    assert run(*command, "--epochs", 2) == 2
-    assert "is of another training: --epochs 1. Resume with" in capsys.readouterr().err
+    with pytest.warns(UserWarning, match="continues a training after epoch 1 of 1"):
+        assert run(*command, "--epochs", 2) == 0
+    longer = rl.open(out / "training.nc")
+    assert longer.sizes["epoch"] == 2
+    xr.testing.assert_equal(longer.train_loss[:1], log.train_loss)
+    assert longer.attrs["continued"] == "after epoch 1 of 1"
+    assert run(*command) == 2
+    assert "is of another training: --epochs 2. Resume with" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
