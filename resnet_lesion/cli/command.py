@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import ctypes
 import datetime
+import io
 import os
 import select
 import shlex
@@ -18,6 +19,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from importlib.metadata import version
 from types import FrameType
+from typing import Any
 
 import shtab
 
@@ -102,18 +104,18 @@ def _own_the_process(args: argparse.Namespace) -> None:
     """Set what is the whole process's, and so not to be set where another program calls the command."""
     _keep_memory()
     _end_imports_at_once(_how_to_continue(args))
-    if sys.stdout is not None:
+    if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a path may be in no encoding
     if not args.debug:
         warnings.showwarning = _in_one_line
 
 
 def _say(text: str) -> None:
-    with suppress(OSError):  # nobody may listen
-        print(f"resnet-lesion: {harmless(text)}", file=sys.stderr)
+    with suppress(OSError, AttributeError):  # nobody may listen
+        sys.stderr.write(f"resnet-lesion: {harmless(text)}\n")
 
 
-def _in_one_line(message: Warning | str, *_: object) -> None:
+def _in_one_line(message: Warning | str, *_: Any, **__: Any) -> None:
     _say(f"warning: {' '.join(str(message).split())}")
 
 

@@ -90,10 +90,9 @@ def keep(result: xr.Dataset | xr.DataTree, path: Path, folder: Path | None = Non
         storage.save(result, path)
     except Exception as error:  # whatever a disk, a network or an attribute makes netCDF raise: the result is there
         kept = _kept_elsewhere(result, folder)
-        fate = (
-            "It could not be kept elsewhere." if kept is None else f"It is kept in {str(kept)!r}: move it from there."
-        )
-        raise OSError(f"the result could not be written to --out {str(path)!r}: {error!s:.300}. {fate}") from error
+        fate = "nor anywhere else" if kept is None else f"it is kept in {str(kept)!r}, move it from there"
+        cause = " ".join(f"{type(error).__name__}: {error}".split())
+        raise OSError(f"the result could not be written to --out {str(path)!r}; {fate} ({cause:.300})") from error
 
 
 def _kept_elsewhere(result: xr.Dataset | xr.DataTree, folder: Path | None) -> Path | None:
