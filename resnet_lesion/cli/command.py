@@ -91,7 +91,8 @@ def _run(args: argparse.Namespace) -> int:
             return _PIPE
         if args.debug:
             raise
-        text = args.command.in_flags(" ".join(_of_worker(str(error)).split())) or type(error).__name__
+        said = [_of_worker(str(error)), *getattr(error, "__notes__", ())]
+        text = args.command.in_flags(" ".join(" ".join(said).split())) or type(error).__name__
         if isinstance(error, _BAD_INPUT):
             _say(text)
             return 2

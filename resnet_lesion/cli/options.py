@@ -81,12 +81,10 @@ def from_options(cls: type[_D], args: argparse.Namespace) -> _D:
 
 
 def path(text: str) -> Path:
-    """Read the path of something that is written, or of a result: not an empty one, which would mean this folder."""
-    if not text:
-        raise argparse.ArgumentTypeError("expected a path, got an empty one")
+    """Read the path of a file or folder that is written, or of a result: netCDF and safetensors want it in UTF-8."""
     try:
         text.encode()
-    except UnicodeEncodeError:  # a byte of another encoding: netCDF and safetensors take no such name
+    except UnicodeEncodeError:
         raise argparse.ArgumentTypeError(f"expected a path in UTF-8, got {text!r}") from None
     return Path(text)
 
@@ -108,6 +106,8 @@ def _at_least(low: int, text: str) -> int:
         value = low - 1
     if value < low:
         raise argparse.ArgumentTypeError(f"expected a whole number >= {low}, got {text!r}")
+    if value >= 2**63:  # torch counts no further
+        raise argparse.ArgumentTypeError(f"expected a whole number below 2^63, got {text!r}")
     return value
 
 

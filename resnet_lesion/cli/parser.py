@@ -32,7 +32,14 @@ class Command(Parser):
     def parse_known_args(  # pyright: ignore[reportIncompatibleMethodOverride]  # its overloads say the same
         self, args: Any = None, namespace: Any = None
     ) -> tuple[Any, list[str]]:
-        """Refuse an unknown argument here, where the known ones are, rather than in the whole command's parser."""
+        """Refuse an unknown argument here, where the known ones are, rather than in the whole command's parser.
+
+        Refuse an empty one too: it is what a variable of the shell leaves that is not set, and a path to this folder.
+        """
+        words = list(args or ())
+        for word, before in zip(words, [self.prog, *words], strict=False):
+            if not word or re.fullmatch("--[a-z-]+=", word):
+                self.error(f"the argument {word or f'after {before}'} is empty")
         found, unknown = super().parse_known_args(args, namespace)
         one = next((action.metavar for action in self._actions if not action.option_strings and not action.nargs), None)
         if one and unknown and not unknown[0].startswith("-"):

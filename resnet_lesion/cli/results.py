@@ -91,10 +91,10 @@ def _result(file: Path) -> xr.Dataset | xr.DataTree:
     datasets = [dataset for _, dataset in groups(result)]
     if any({"fingerprint", "done"} <= dataset.attrs.keys() for dataset in datasets):
         raise ValueError(f"{str(file)!r} is unfinished work of a study, from which the same study resumes; no result.")
-    if datasets and not any(kinds_of(dataset) or _OURS & {*dataset.dims, *dataset.attrs} for dataset in datasets):
-        names = sorted({str(name) for dataset in datasets for name in dataset.data_vars})
+    if not any(kinds_of(dataset) or _OURS & {*dataset.dims, *dataset.attrs} for dataset in datasets):
+        names = ", ".join(sorted({str(name) for dataset in datasets for name in dataset.data_vars}))
         raise ValueError(
-            f"expected a result of resnet-lesion, got {str(file)!r}, which is netCDF of something else: its variables "
-            f"are {', '.join(names):.100}."
+            f"expected a result of resnet-lesion, got {str(file)!r}, which is netCDF of something else: it has "
+            f"{f'the variables {names:.100}' if names else 'no variable'}."
         )
     return result

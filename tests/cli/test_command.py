@@ -33,6 +33,12 @@ def leaving(*words):
         (("demo", "--n-darws", "2"), "unrecognized arguments: --n-darws 2. Did you mean '--n-draws'?"),
         (("study", "resnet18"), "the following arguments are required: --out, --data"),
         (("demo", "--n-draws", "0"), "argument --n-draws: expected a whole number >= 1, got '0'"),
+        (("show", "a.nc", "b.nc"), "expected one FILE.nc, got also b.nc"),
+        (("demo", "x"), "unrecognized arguments: x"),
+        (("merge", "a.nc", "--out", "b.nc", "c.nc"), "unrecognized arguments: c.nc"),
+        (("show", ""), "the argument after resnet-lesion show is empty"),
+        (("demo", "--out", ""), "the argument after --out is empty"),
+        (("demo", "--out="), "the argument --out= is empty"),
         (("demo", "--seed", "x"), "argument --seed: expected a whole number >= 0, got 'x'"),
     ],
 )

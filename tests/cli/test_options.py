@@ -46,6 +46,11 @@ def test_whole_numbers(read, low):
     for wrong in (str(low - 1), "1.5", "x", ""):
         with pytest.raises(argparse.ArgumentTypeError, match=f"^expected a whole number >= {low}, got '{wrong}'$"):
             read(wrong)
+    assert read(str(2**63 - 1)) == 2**63 - 1
+    with pytest.raises(
+        argparse.ArgumentTypeError, match=r"^expected a whole number below 2\^63, got '9223372036854775808'$"
+    ):
+        read(str(2**63))
 
 
 def test_devices():
@@ -68,7 +73,5 @@ def test_devices_that_cannot_be_used(name, message):
 
 def test_paths():
     assert options.path("some/größer.nc") == Path("some/größer.nc")
-    with pytest.raises(argparse.ArgumentTypeError, match="expected a path, got an empty one"):
-        options.path("")
     with pytest.raises(argparse.ArgumentTypeError, match=r"expected a path in UTF-8, got 'caf\\udce9.nc'"):
         options.path(os.fsdecode(b"caf\xe9.nc"))

@@ -15,10 +15,10 @@ from resnet_lesion.results import storage
 def read_only(monkeypatch):
     """A folder in which nothing can be made; the superuser, who may run the tests, may write in any."""
 
-    def refuse(*_, dir=None, **__):
-        raise PermissionError(13, "Permission denied", str(dir))
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(tempfile, "mkstemp", refuse)
+    monkeypatch.setattr(storage, "whole_file", refuse)
     monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
 
 
