@@ -125,8 +125,14 @@ def run(args: argparse.Namespace) -> None:
         checkpoint=args.out / "checkpoint.pt",
     )
     log.attrs |= {"data": str(source), "history": args.history}
-    storage.save(log, args.out / "training.nc")
-    save_weights(model, args.out)
+    try:
+        storage.save(log, args.out / "training.nc")
+        save_weights(model, args.out)
+    except Exception as error:  # whatever a full disk makes netCDF and safetensors raise
+        raise OSError(
+            f"{error!s:.300} Nothing is lost: once {str(args.out)!r} can be written to, the same command ends from "
+            "checkpoint.pt."
+        ) from error
     print(
         f"Error on {source.validation}: {100 * log.validation_error.values[-1]:.2f} %. Written to {args.out}: "
         f"model.safetensors, config.json, training.nc. "

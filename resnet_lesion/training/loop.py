@@ -205,7 +205,7 @@ class _Training:
         if not np.isfinite(loss_of_epoch):
             raise ValueError(
                 f"the loss is no longer finite in epoch {self.epoch + 1}. Try a lower learning rate, warm-up epochs, "
-                "or clip_gradient."
+                "or clip_gradient=."
             )
         self.curves["train_loss"].append(loss_of_epoch)
         self.curves["learning_rate"].append(rate)

@@ -57,6 +57,29 @@ def test_train_says_what_is_wrong(archive, tmp_path, capsys, words, message):
     assert message in capsys.readouterr().err
 
 
+def test_a_training_that_cannot_be_saved_says_that_nothing_is_lost(archive, tmp_path, monkeypatch, capsys):
+    def full(*_):
+        raise OSError("Is the disk full?")
+
+    command = ["train", "cifar_preactresnet38", "--data", archive, "--batch-size", 8, "--epochs", 1, "--workers", 0]
+    command += ["--device", "cpu", "--out", tmp_path / "mine"]
+    with monkeypatch.context() as patch:
+        patch.setattr("resnet_lesion.results.storage.save", full)
+        assert run(*command) == 2
+    assert "resnet-lesion: Is the disk full? Nothing is lost: once" in capsys.readouterr().err
+    monkeypatch.setattr("resnet_lesion.training.loop._Training.train_one_epoch", None)
+    assert run(*command) == 0
+    assert rl.open(tmp_path / "mine" / "training.nc").sizes["epoch"] == 1
+
+
+@pytest.mark.parametrize("command", ["train", "reproduce"])
+def test_a_folder_to_write_to_is_checked_before_anything_else(command, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    words = [command, *(["cifar_preactresnet38"] if command == "train" else []), "--data", "nowhere"]
+    assert run(*words, "--out", tmp_path / "file") == 2
+    assert "expected a folder to write to, got the file" in capsys.readouterr().err
+
+
 def test_every_option_of_a_recipe_reaches_the_training(archive, tmp_path):
     words = "--epochs 2 --learning-rate 0.01 --warmup-epochs 1 --optimizer adamw --scheduler step --weight-decay 0.1"
     words += " --clip-gradient 1 --ema-decay 0.5 --modules-per-batch 3 --seed 7 --amp --channels-last --num-classes 5"

@@ -1,6 +1,7 @@
 """What a run keeps on disk, and that it resumes where it was stopped."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -38,6 +39,21 @@ def test_a_stopped_run_goes_on(name, stop_after, tmp_path, always_saved):
     handle.remove()
     assert sum(calls) <= 2, "what is complete is not computed again, except for the shapes"
     assert [path.suffix for path in tmp_path.iterdir()] == [".nc"]
+
+
+@pytest.mark.parametrize("name", ANALYSES)
+def test_a_run_whose_folder_is_deleted_in_between_goes_on(name, tmp_path, always_saved):
+    analyse, model, data = ANALYSES[name], models.build(), models.data(11)
+    folder = tmp_path / "run"
+
+    class Deleting(Batches):
+        def __iter__(self):
+            for batch in super().__iter__():
+                shutil.rmtree(folder, ignore_errors=True)
+                yield batch
+
+    expected = analyse(model, Batches(data, 3))
+    check_identical(analyse(model, Deleting(data, 3), checkpoint=folder), expected)
 
 
 def test_a_run_with_rtol_goes_on_in_any_of_its_passes(tmp_path, always_saved, monkeypatch):
