@@ -52,7 +52,7 @@ def test_a_run_whose_folder_is_deleted_in_between_goes_on(name, tmp_path, always
                 shutil.rmtree(folder, ignore_errors=True)
                 yield batch
 
-    expected = analyse(model, Batches(data, 3))
+    expected = analyse(model, Deleting(data, 3))
     check_identical(analyse(model, Deleting(data, 3), checkpoint=folder), expected)
 
 
