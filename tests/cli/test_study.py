@@ -138,6 +138,38 @@ def test_study_of_the_digits(split, tmp_path, quick):
     )
 
 
+def test_data_whose_path_is_not_utf_8(folder, tmp_path, quick, capsys):
+    latin = tmp_path / os.fsdecode(b"caf\xe9")
+    latin.symlink_to(folder)
+    tree = study(latin, tmp_path / "out.nc", "--num-samples", 4)
+    assert r"caf\udce9, split validation" in tree["deletion"].attrs["data"]
+    assert r"caf\udce9' --out " in tree.attrs["history"]
+    assert r"caf\udce9, split validation" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        run("study", MODEL, "--data", folder, "--out", latin / "out.nc")
+    assert "argument --out: expected a path in UTF-8, got " in capsys.readouterr().err
+
+
+def test_a_study_that_cannot_be_saved_is_kept_elsewhere(tmp_path, quick, monkeypatch, capsys):
+    def save(result, path):
+        if path == tmp_path / "out.nc":
+            raise OSError("'out.nc' cannot be written: NetCDF: HDF error. Is the disk full?")
+        save_(result, path)
+
+    save_ = storage.save
+    monkeypatch.setattr(storage, "save", save)
+    words = ("--num-samples", 4, "--n-draws", 1, "--run-folder", tmp_path / "run", "--out", tmp_path / "out.nc")
+    assert run("study", MODEL, "--data", "digits", *words) == 2
+    captured = capsys.readouterr()
+    (kept,) = (tmp_path / "run").glob("resnet-lesion-*/result.nc")
+    assert captured.err.splitlines()[-1] == (
+        f"resnet-lesion: the result could not be written to --out '{tmp_path}/out.nc'; it is kept in '{kept}', move it "
+        "from there (OSError: 'out.nc' cannot be written: NetCDF: HDF error. Is the disk full?)"
+    )
+    assert captured.out == f"{summarise(rl.open(kept))}\n"
+    assert int(rl.open(kept)["deletion"].total) == 4
+
+
 def test_images_are_scaled_to_the_size_asked_for(folder, tmp_path, quick):
     tree = study(folder, tmp_path / "out.nc", "--num-samples", 4, "--image-size", 12)
     expected = (
@@ -235,38 +267,6 @@ RANDOM = f"{DIGITS} --no-pretrained"
 )
 def test_bad_input_is_refused_in_the_words_of_the_command(words, message, refused):
     assert message in refused("study", *words.split())
-
-
-def test_data_whose_path_is_not_utf_8(folder, tmp_path, quick, capsys):
-    latin = tmp_path / os.fsdecode(b"caf\xe9")
-    latin.symlink_to(folder)
-    tree = study(latin, tmp_path / "out.nc", "--num-samples", 4)
-    assert r"caf\udce9, split validation" in tree["deletion"].attrs["data"]
-    assert r"caf\udce9' --out " in tree.attrs["history"]
-    assert r"caf\udce9, split validation" in capsys.readouterr().out
-    with pytest.raises(SystemExit):
-        run("study", MODEL, "--data", folder, "--out", latin / "out.nc")
-    assert "argument --out: expected a path in UTF-8, got " in capsys.readouterr().err
-
-
-def test_a_study_that_cannot_be_saved_is_kept_elsewhere(tmp_path, quick, monkeypatch, capsys):
-    def save(result, path):
-        if path == tmp_path / "out.nc":
-            raise OSError("'out.nc' cannot be written: NetCDF: HDF error. Is the disk full?")
-        save_(result, path)
-
-    save_ = storage.save
-    monkeypatch.setattr(storage, "save", save)
-    words = ("--num-samples", 4, "--n-draws", 1, "--run-folder", tmp_path / "run", "--out", tmp_path / "out.nc")
-    assert run("study", MODEL, "--data", "digits", *words) == 2
-    captured = capsys.readouterr()
-    (kept,) = (tmp_path / "run").glob("resnet-lesion-*/result.nc")
-    assert captured.err.splitlines()[-1] == (
-        f"resnet-lesion: the result could not be written to --out '{tmp_path}/out.nc'; it is kept in '{kept}', move it "
-        "from there (OSError: 'out.nc' cannot be written: NetCDF: HDF error. Is the disk full?)"
-    )
-    assert captured.out == f"{summarise(rl.open(kept))}\n"
-    assert int(rl.open(kept)["deletion"].total) == 4
 
 
 def test_a_class_map_that_is_misspelt(folder, tmp_path, capsys):
