@@ -91,7 +91,7 @@ def _run(args: argparse.Namespace) -> int:
             return _PIPE
         if args.debug:
             raise
-        said = [_of_worker(str(error)), *getattr(error, "__notes__", ())]
+        said = [_of_worker(_words_of(error)), *getattr(error, "__notes__", ())]
         text = args.command.in_flags(" ".join(" ".join(said).split())) or type(error).__name__
         if isinstance(error, _BAD_INPUT):
             _say(text)
@@ -200,6 +200,13 @@ def _keep_memory() -> None:
         libc = ctypes.CDLL(None)
         for parameter, size in _MALLOPT.values():
             libc.mallopt(parameter, size)
+
+
+def _words_of(error: Exception) -> str:
+    """Return what an error says: one of the system's without its number, and with its file."""
+    if not isinstance(error, OSError) or not error.strerror:
+        return str(error)
+    return error.strerror if error.filename is None else f"{error.strerror}: {str(error.filename)!r}"
 
 
 def _of_worker(text: str) -> str:

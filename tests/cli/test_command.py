@@ -133,6 +133,7 @@ def raising(error):
     [
         (ZeroDivisionError("something\nodd"), 1, "ZeroDivisionError: something odd (--debug shows where)"),
         (ZeroDivisionError(), 1, "ZeroDivisionError: ZeroDivisionError (--debug shows where)"),
+        (PermissionError(13, "Permission denied", "/root/x"), 2, "Permission denied: '/root/x'"),
         (ModuleNotFoundError("there is no jinja2"), 2, "there is no jinja2"),
         (rl.AdapterError("a block deviates"), 2, "a block deviates"),
         (
@@ -140,7 +141,7 @@ def raising(error):
             1,
             r"ZeroDivisionError: \x1b]0;title\x07 \u202e (--debug shows where)",
         ),
-        (BrokenPipeError(32, "Broken pipe"), 2, "[Errno 32] Broken pipe"),  # not that of the output
+        (BrokenPipeError(32, "Broken pipe"), 2, "Broken pipe"),  # not that of the output
         (KeyboardInterrupt(), 130, "interrupted"),
     ],
 )
