@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import copy
-import multiprocessing
 import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -20,6 +18,7 @@ from resnet_lesion.checks import did_you_mean
 from resnet_lesion.engines.linearization import Linearization
 from resnet_lesion.errors import AdapterError
 from resnet_lesion.network.residual_network import ResidualNetwork, Trace, wrap
+from resnet_lesion.runs.processes import in_processes
 
 _PER_PROCESS = 16  # starting a process takes seconds, as long as that many models take
 
@@ -128,13 +127,7 @@ def supported_models(pattern: str = "*", workers: int | None = None) -> Iterator
     if workers <= 1:
         yield from map(supported, names)
         return
-    # fork would copy the locks of torch's threads, held or not
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        try:
-            yield from pool.map(supported, names)
-        finally:
-            pool.shutdown(cancel_futures=True)
+    yield from in_processes(supported, names, workers)
 
 
 def _known_names() -> list[str]:

@@ -76,8 +76,8 @@ class Block:
 
     def without_branch(self, x: Tensor) -> Tensor:
         """Run the block with its branch deleted: ``post(shortcut(x))``. ``x`` is left alone, also by what follows."""
-        # The shortcut may hand on x or a part of it, into which an in-place ReLU here or behind the block would write. To
-        # ask whether it does would keep torch.export, torch.compile and torch.func from tracing this.
+        # The shortcut may hand on x or a part of it, into which an in-place ReLU here or behind the block would write;
+        # to ask whether it does would keep torch.export, torch.compile and torch.func from tracing this.
         return self.post(self.shortcut(x).clone())
 
     def with_idle_branch(self, x: Tensor, forward: Forward) -> Tensor:

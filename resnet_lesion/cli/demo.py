@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resnet_lesion.cli.options import check_folder, not_negative, positive
+from resnet_lesion.cli.options import not_negative, path, positive
+from resnet_lesion.cli.output import check_folder, keep
 from resnet_lesion.cli.parser import add_command
 from resnet_lesion.cli.study import describe_data
 
@@ -37,7 +38,7 @@ def add(commands: Any) -> None:
         "study the embedded ResNet-110 on handwritten digits, offline, within two minutes",
         "resnet-lesion demo --out resnet-lesion-demo",
     )
-    command.add_argument("--out", type=Path, default=Path("resnet-lesion-demo"), metavar="DIR", help="where to write")
+    command.add_argument("--out", type=path, default=Path("resnet-lesion-demo"), metavar="DIR", help="where to write")
     command.add_argument(
         "--n-draws", type=positive, default=5, metavar="N", help="random deletions and reorderings of each size"
     )
@@ -49,12 +50,11 @@ def run(args: argparse.Namespace) -> None:
     """Study the digits, write the result and its figures, and print what they show."""
     check_folder(args.out)
     from resnet_lesion.plots.catalogue import save_figures
-    from resnet_lesion.results import storage
 
     tree = _study(args)
     describe_data(tree, "scikit-learn's digits, test split", args.history)
     args.out.mkdir(parents=True, exist_ok=True)
-    storage.save(tree, args.out / "study.nc")
+    keep(tree, args.out / "study.nc")
     paths = save_figures(tree, args.out)
     for line in _findings(tree):
         print(line)

@@ -86,6 +86,15 @@ def from_options(cls: type[_D], args: argparse.Namespace) -> _D:
     return cls(**{field.name: given[field.name] for field in fields(cls) if field.name in given})
 
 
+def path(text: str) -> Path:
+    """Read the path of a file or folder that is written, or of a result: netCDF and safetensors want it in UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise argparse.ArgumentTypeError(f"expected a path in UTF-8, got {text!r}") from None
+    return Path(text)
+
+
 def positive(text: str) -> int:
     """Read a whole number of at least 1."""
     return _at_least(1, text)
@@ -103,21 +112,9 @@ def _at_least(low: int, text: str) -> int:
         value = low - 1
     if value < low:
         raise argparse.ArgumentTypeError(f"expected a whole number >= {low}, got {text!r}")
+    if value >= 2**63:  # torch counts no further
+        raise argparse.ArgumentTypeError(f"expected a whole number below 2^63, got {text!r}")
     return value
-
-
-def check_out(path: Path) -> None:
-    """Refuse a file that cannot be written, before the work is done."""
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"the folder {str(path.parent)!r} of --out does not exist; create it first.")
-    if path.is_dir():
-        raise IsADirectoryError(f"expected a file for --out, got the folder {str(path)!r}.")
-
-
-def check_folder(path: Path) -> None:
-    """Refuse a folder that cannot be written to, before the work is done."""
-    if path.exists() and not path.is_dir():
-        raise NotADirectoryError(f"expected a folder to write to, got the file {str(path)!r}.")
 
 
 def as_device(name: str | None) -> torch.device:

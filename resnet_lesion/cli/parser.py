@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from resnet_lesion.checks import did_you_mean
+from resnet_lesion.text import harmless
 
 
 class Parser(argparse.ArgumentParser):
@@ -16,17 +17,33 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Print the message and exit with code 2."""
         end = "" if message.endswith((".", "?")) else "."
-        self.exit(2, f"resnet-lesion: {message}{end} {self.prog} --help shows what it takes.\n")
+        self.exit(2, f"resnet-lesion: {harmless(message)}{end} {self.prog} --help shows what it takes.\n")
 
 
 class Command(Parser):
-    """The parser of one subcommand."""
+    """The parser of one subcommand.
+
+    Attributes:
+        keeps: The option that names the folder from which the same command resumes; empty if it never does.
+    """
+
+    keeps = ""
 
     def parse_known_args(  # pyright: ignore[reportIncompatibleMethodOverride]  # its overloads say the same
         self, args: Any = None, namespace: Any = None
     ) -> tuple[Any, list[str]]:
-        """Refuse an unknown argument here, where the known ones are, rather than in the whole command's parser."""
+        """Refuse an unknown argument here, where the known ones are, rather than in the whole command's parser.
+
+        Refuse an empty one too: it is what a variable of the shell leaves that is not set, and a path to this folder.
+        """
+        words = list(args or ())
+        for word, before in zip(words, [self.prog, *words], strict=False):
+            if not word or re.fullmatch("--[a-z-]+=", word):
+                self.error(f"the argument {word or f'after {before}'} is empty")
         found, unknown = super().parse_known_args(args, namespace)
+        one = next((action.metavar for action in self._actions if not action.option_strings and not action.nargs), None)
+        if one and unknown and not unknown[0].startswith("-"):
+            self.error(f"expected one {one}, got also {' '.join(unknown)}")
         if unknown:
             fix = did_you_mean(unknown[0].partition("=")[0], self._option_string_actions)
             self.error(f"unrecognized arguments: {' '.join(unknown)}.{fix}")

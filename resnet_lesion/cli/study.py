@@ -15,10 +15,11 @@ from resnet_lesion.cli.options import (
     add_data_options,
     add_device_options,
     as_device,
-    check_out,
     from_options,
+    path,
     positive,
 )
+from resnet_lesion.cli.output import NETCDF, check_folder, check_out, keep, words_beside
 from resnet_lesion.cli.parser import add_command
 
 if TYPE_CHECKING:
@@ -40,8 +41,9 @@ def add(commands: Any) -> None:
         "      --data torch/cifar10 --data-dir data/ --download --out mine.nc",
         "resnet-lesion study resnet50.a1_in1k --data imagenet/ --shard 3/8 --run-folder run/ --out shard-3.nc",
     )
+    command.keeps = "run_folder"
     command.add_argument("model", metavar="MODEL", help="a name that timm.create_model takes; local-dir:PATH too")
-    command.add_argument("--out", type=Path, required=True, metavar="FILE.nc", help="the file to write")
+    command.add_argument("--out", type=path, required=True, metavar="FILE.nc", help="the file to write")
     weights = command.add_argument_group("weights (default: timm's pretrained ones)")
     weights.add_argument("--checkpoint", type=Path, metavar="FILE", help="load these: safetensors, or a state dict")
     weights.add_argument("--ema", action="store_true", help="load the moving average of the weights from there")
@@ -53,7 +55,7 @@ def add(commands: Any) -> None:
     add_amounts(add_device_options(command))
     long = command.add_argument_group("long runs")
     long.add_argument(
-        "--run-folder", type=Path, metavar="DIR", help="keep finished work there; the same command resumes from it"
+        "--run-folder", type=path, metavar="DIR", help="keep finished work there; the same command resumes from it"
     )
     long.add_argument(
         "--shard",
@@ -70,8 +72,8 @@ def add(commands: Any) -> None:
         "put the results of all shards of a study together",
         "resnet-lesion merge shard-*.nc --out resnet50.nc",
     )
-    command.add_argument("files", type=Path, nargs="+", metavar="FILE.nc", help="what study wrote for each shard")
-    command.add_argument("--out", type=Path, required=True, metavar="FILE.nc", help="the file to write")
+    command.add_argument("files", type=path, nargs="+", metavar="FILE.nc", help="what study wrote for each shard")
+    command.add_argument("--out", type=path, required=True, metavar="FILE.nc", help="the file to write")
 
 
 def _shard(text: str) -> ShardLike:
@@ -90,7 +92,9 @@ def _shard(text: str) -> ShardLike:
 
 def run(args: argparse.Namespace) -> None:
     """Run every analysis, write the result and print its summary."""
-    check_out(args.out)
+    check_out(args.out, NETCDF)
+    if args.run_folder is not None:
+        check_folder(args.run_folder)
     device = as_device(args.device)
     import torch
 
@@ -131,12 +135,12 @@ def run(args: argparse.Namespace) -> None:
         )
     subset = f", a random subset of {len(dataset)} images" if args.num_samples is not None else ""
     describe_data(tree, f"{images}{subset}", args.history)
-    _write(tree, args.out)
+    _write(tree, args.out, args.run_folder)
 
 
 def merge(args: argparse.Namespace) -> None:
     """Merge the shards, write the result and print its summary."""
-    check_out(args.out)
+    check_out(args.out, NETCDF, sources=args.files)
     import xarray as xr
 
     from resnet_lesion.runs.merging import merge
@@ -148,13 +152,15 @@ def merge(args: argparse.Namespace) -> None:
     _write(tree, args.out)
 
 
-def _write(tree: xr.DataTree, path: Path) -> None:
+def _write(tree: xr.DataTree, path: Path, folder: Path | None = None) -> None:
     from resnet_lesion.reports.summary import summarise
-    from resnet_lesion.results import storage
 
-    storage.save(tree, path)
-    print(summarise(tree))
-    print(f"\nWritten to {path}. Next: resnet-lesion plot {shlex.quote(str(path))}")
+    words = words_beside(path)
+    try:
+        keep(tree, path, folder)
+    finally:
+        print(summarise(tree), file=words)
+    print(f"\nWritten to {path}. Next: resnet-lesion plot {shlex.quote(str(path))}", file=words)
 
 
 def describe_data(tree: xr.DataTree, data: str, history: str) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import shlex
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from resnet_lesion.cli.options import (
@@ -15,9 +14,11 @@ from resnet_lesion.cli.options import (
     as_device,
     from_options,
     not_negative,
+    path,
     positive,
 )
-from resnet_lesion.cli.parser import add_command
+from resnet_lesion.cli.output import check_folder, keep
+from resnet_lesion.cli.parser import Command, add_command
 from resnet_lesion.training.recipe import Recipe
 
 
@@ -84,14 +85,16 @@ def add(commands: Any) -> None:
     how.add_argument("--parallel", type=positive, metavar="N", help="trainings at once (default: one for each core)")
 
 
-def _add_out(command: argparse.ArgumentParser) -> None:
+def _add_out(command: Command) -> None:
+    command.keeps = "out"
     command.add_argument(
-        "--out", type=Path, required=True, metavar="DIR", help="where to write; a run there is resumed"
+        "--out", type=path, required=True, metavar="DIR", help="where to write; a run there is resumed"
     )
 
 
 def run(args: argparse.Namespace) -> None:
     """Train a network; write its weights and curves, and print its error."""
+    check_folder(args.out)
     recipe = from_options(Recipe, args)
     device = as_device(args.device)
     import torch
@@ -122,8 +125,14 @@ def run(args: argparse.Namespace) -> None:
         checkpoint=args.out / "checkpoint.pt",
     )
     log.attrs |= {"data": str(source), "history": args.history}
-    storage.save(log, args.out / "training.nc")
-    save_weights(model, args.out)
+    try:
+        storage.save(log, args.out / "training.nc")
+        save_weights(model, args.out)
+    except Exception as error:  # whatever a full disk makes netCDF and safetensors raise
+        raise OSError(
+            f"{error!s:.300} Nothing is lost: once {str(args.out)!r} can be written to, the same command ends from "
+            "checkpoint.pt."
+        ) from error
     print(
         f"Error on {source.validation}: {100 * log.validation_error.values[-1]:.2f} %. Written to {args.out}: "
         f"model.safetensors, config.json, training.nc. "
@@ -133,12 +142,12 @@ def run(args: argparse.Namespace) -> None:
 
 def reproduce(args: argparse.Namespace) -> None:
     """Run all of the paper's experiments; write the result and its figures, and print how its claims fared."""
+    check_folder(args.out)
     device = as_device(args.device)
     from resnet_lesion.loading.images import Source
     from resnet_lesion.paper.reproduction import reproduce
     from resnet_lesion.plots.catalogue import save_figures
     from resnet_lesion.reports.summary import summarise_claims
-    from resnet_lesion.results import storage
 
     source = from_options(Source, args)
     args.out.mkdir(parents=True, exist_ok=True)
@@ -156,7 +165,7 @@ def reproduce(args: argparse.Namespace) -> None:
         workers=args.parallel,
     )
     tree.attrs["history"] = args.history
-    storage.save(tree, args.out / "reproduction.nc")
+    keep(tree, args.out / "reproduction.nc")
     paths = save_figures(tree, args.out)
     print(summarise_claims(tree["claims"].to_dataset()))
     print(f"\nWritten to {args.out}: reproduction.nc and {len(paths)} figures (*.png).")

@@ -1,1 +1,1 @@
-"""Images and networks by name, through timm. Below: runs, digits."""
+"""Images and networks by name, through timm. Below: runs, digits, text."""

@@ -15,6 +15,7 @@ from resnet_lesion.digits import load_digits
 from resnet_lesion.loading.classes import read_names
 from resnet_lesion.loading.files import SPLITS, TRAINING_SPLITS, Files, Reader, has_splits
 from resnet_lesion.loading.loaders import Digits, evaluation_loader, shuffled_loader, training_loader
+from resnet_lesion.text import harmless
 
 if TYPE_CHECKING:
     from torch import nn
@@ -132,7 +133,7 @@ class ImageSet:
         """Name the images as results do."""
         split = f", split {self.split}" if _has_splits(self.data, self.split) else ""
         scaled = f", scaled to {self.image_size}x{self.image_size} pixels" if self.image_size is not None else ""
-        return f"{self.data}{split}{scaled}"
+        return harmless(f"{self.data}{split}{scaled}")  # a path may have bytes that no attribute can hold
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import multiprocessing
 import os
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +26,7 @@ from resnet_lesion.paper.claims import claims
 from resnet_lesion.paper.comparison import compare
 from resnet_lesion.results import storage
 from resnet_lesion.runs.data import IGNORE_INDEX, Data, batches
+from resnet_lesion.runs.processes import in_processes
 from resnet_lesion.training.loop import train
 from resnet_lesion.training.recipe import Recipe
 
@@ -220,10 +219,8 @@ def _train_all(jobs: Sequence[_Job], workers: int, show_progress: bool) -> list[
     if workers == 1:
         return [_train(job, show_progress) for job in jobs]
     # one thread each: on small images a second gains little
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        logs = pool.map(_train, jobs)
-        return list(tqdm(logs, "training", len(jobs), unit="network", disable=not show_progress))
+    logs = in_processes(_train, jobs, workers)
+    return list(tqdm(logs, "training", len(jobs), unit="network", disable=not show_progress))
 
 
 def _right(model: nn.Module, images: Data, device: torch.device) -> NDArray[np.bool_]:

@@ -1,1 +1,1 @@
-"""A result in words, tables and pages. Below: plots, runs."""
+"""A result in words, tables and pages. Below: plots, runs, text."""

@@ -16,6 +16,7 @@ from resnet_lesion.reports.tables import is_number, table_of
 from resnet_lesion.results.kinds import kinds_of
 from resnet_lesion.results.quantities import groups
 from resnet_lesion.runs.shards import Shard
+from resnet_lesion.text import harmless
 
 _WIDTH = 100
 
@@ -27,7 +28,8 @@ def summarise(result: xr.Dataset | xr.DataTree) -> str:
         result: What an analyzer or :func:`resnet_lesion.study` returned, or any other Dataset or DataTree.
 
     Returns:
-        Where the result came from; then, for each group, its title, a short table and what it shows.
+        Where the result came from; then, for each group, its title, a short table and what it shows. What a file says
+        that would steer a terminal is written as escapes.
     """
     datasets = list(groups(result))
     if not datasets:
@@ -41,7 +43,7 @@ def summarise(result: xr.Dataset | xr.DataTree) -> str:
         parts.append("\n".join(f"{name:<9} {value}" for name, value in new.items()))
         title = dataset.attrs.get("title", "")
         parts.append("\n".join([" - ".join(filter(None, [group, title])) or "Dataset", *_body(dataset)]))
-    return "\n\n".join(filter(None, parts))
+    return harmless("\n\n".join(filter(None, parts)))
 
 
 def summarise_claims(claims: xr.Dataset) -> str:

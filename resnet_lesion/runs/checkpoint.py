@@ -77,6 +77,7 @@ class Checkpoint:
             dims = tuple(f"{name}_{axis}" for axis in range(total.ndim))
             variables[name] = xr.Variable(dims, total.cpu().numpy())
         attrs = {"fingerprint": json.dumps(self._fingerprint), "done": json.dumps(vars(done))}
+        self._path.parent.mkdir(parents=True, exist_ok=True)  # somebody may have deleted it since
         storage.save(xr.Dataset(variables, attrs=attrs), self._path)
 
     def load(self, totals: Totals) -> Done:

@@ -19,17 +19,17 @@ Part: TypeAlias = tuple[int, int]
 
 ShardLike: TypeAlias = "Part | Mapping[Literal['data', 'lesions'], Part] | Literal['env'] | Shard | None"
 """(i, N) for every N-th image from the i-th on, ``{"data": (i, N), "lesions": (j, M)}`` for a part of the lesions
-too, or "env" for what torchrun or a Slurm array tells the process; None for the whole run."""
+too, or "env" for what torchrun or a Slurm array of all shards tells the process; None for the whole run."""
 
 
 _EXPECTED = 'expected shard as (i, N) with 0 <= i < N, as {"data": (i, N), "lesions": (j, M)} or as "env"'
 
 
-# (number, count, lowest number) of this process, by what started it
-_VARIABLES = {
-    "torchrun": ("RANK", "WORLD_SIZE", None),
-    "a Slurm array": ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT", "SLURM_ARRAY_TASK_MIN"),
-}
+_ARRAY = "SLURM_ARRAY_TASK"
+
+
+# (number, count) of this process, by what started it
+_VARIABLES = {"torchrun": ("RANK", "WORLD_SIZE"), "a Slurm array": (f"{_ARRAY}_ID", f"{_ARRAY}_COUNT")}
 
 
 @dataclass(frozen=True)
@@ -101,13 +101,30 @@ def as_shard(shard: ShardLike) -> Shard:
 
 
 def _of_environment() -> Part:
-    for number, count, lowest in _VARIABLES.values():
-        if number in os.environ and count in os.environ:
-            values = [os.environ[number], os.environ[count], os.environ.get(lowest or "", "0")]
-            try:
-                i, n, first = map(int, values)
-            except ValueError as error:
-                raise ValueError(f"expected whole numbers in {number} and {count}, got {values[:2]}.") from error
-            return i - first, n
-    known = ", ".join(f"{name} ({', '.join(names[:2])})" for name, names in _VARIABLES.items())
+    for names in _VARIABLES.values():
+        if set(names) <= os.environ.keys():
+            i, n = _whole_numbers(*names)
+            return _of_array(i, n) if names[0].startswith(_ARRAY) else (i, n)
+    known = ", ".join(f"{name} ({', '.join(names)})" for name, names in _VARIABLES.items())
     raise ValueError(f'shard="env" found none of {known} in the environment. Pass shard=(i, N).')
+
+
+def _of_array(task: int, count: int) -> Part:
+    """Return the shard of a task of an array of all shards; where some are submitted again, Slurm counts only those."""
+    given = [name for name in (f"{_ARRAY}_MIN", f"{_ARRAY}_MAX") if name in os.environ]
+    low, high = _whole_numbers(*given) if len(given) == 2 else (0, count - 1)
+    if count == 1 or low > 1 or high - low + 1 != count:
+        raise ValueError(
+            f'shard="env" expected a Slurm array 0-(N-1) or 1-N of all N > 1 shards, got task {task} of {count} from '
+            f"{low} to {high}. If these are submitted again, Slurm no longer says how many shards there are: pass "
+            "shard=(i, N)."
+        )
+    return task - low, count
+
+
+def _whole_numbers(*names: str) -> list[int]:
+    values = [os.environ[name] for name in names]
+    try:
+        return [int(value) for value in values]
+    except ValueError as error:
+        raise ValueError(f"expected whole numbers in {' and '.join(names)}, got {values}.") from error

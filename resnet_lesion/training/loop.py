@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import warnings
 from collections.abc import Iterator, Sized
 from contextlib import contextmanager, nullcontext
 from itertools import islice
@@ -52,18 +53,22 @@ def train(
             it must draw from torch's global generator, or a resumed run sees other images.
         recipe: How; default ``Recipe()``.
         validation: What to evaluate the model on after each epoch.
-        checkpoint: A file to write after each epoch, atomically. If it exists, training resumes from it and gives the
-            losses of an uninterrupted run.
+        checkpoint: A file to write after each epoch, atomically; its folder is made if there is none. If the file
+            exists, training resumes from it and gives the losses of an uninterrupted run. With more epochs than it was
+            meant for it continues, with a warning: the epochs that are left follow the schedule of the new number. The
+            learning rate jumps to where a training of that many epochs would have it, so the result is another than
+            that training's.
         show_progress: Show a progress bar.
 
     Returns:
         The curves: ``train_loss``, ``learning_rate``, ``validation_loss`` and ``validation_error`` (epoch), and
         ``n_batches`` (layer), the number of mini-batches that trained each block. The validation variables are missing
-        without validation data.
+        without validation data. The attribute ``continued`` says after which epochs more were asked for, if ever.
 
     Raises:
         ValueError: If the recipe does not fit the model, the data is empty, the loss is no longer finite, the
             checkpoint is of another recipe, or with a checkpoint the data is a loader with a generator of its own.
+        OSError: If the checkpoint cannot be written. Nothing has been trained if its folder is to blame.
 
     Example:
         >>> import resnet_lesion as rl, timm, torch
@@ -83,8 +88,8 @@ def train(
     draws = _Draws(network, recipe)
     with preserved_randomness(), preserved_flags(network.model):
         training = _Training(network, recipe, _n_batches(data))
-        if checkpoint is not None and Path(checkpoint).exists():
-            training.load(Path(checkpoint))
+        if checkpoint is not None:
+            training.resume(Path(checkpoint))
         epochs = tqdm(
             range(training.epoch, recipe.epochs),
             initial=training.epoch,
@@ -146,6 +151,7 @@ class _Training:
         self._network, self._recipe, self.n_batches = network, recipe, n_batches
         self._model = network.model
         self.epoch = 0
+        self.continued: list[str] = []
         self.curves: dict[str, list[float]] = {
             name: [] for name in ("train_loss", "learning_rate", "validation_loss", "validation_error")
         }
@@ -199,7 +205,7 @@ class _Training:
         if not np.isfinite(loss_of_epoch):
             raise ValueError(
                 f"the loss is no longer finite in epoch {self.epoch + 1}. Try a lower learning rate, warm-up epochs, "
-                "or clip_gradient."
+                "or clip_gradient=."
             )
         self.curves["train_loss"].append(loss_of_epoch)
         self.curves["learning_rate"].append(rate)
@@ -242,32 +248,55 @@ class _Training:
         state: dict[str, Any] = {
             "recipe": self._fingerprint(),
             "epoch": self.epoch,
+            "continued": self.continued,
             "curves": self.curves,
             "model": self._model.state_dict(),
             "optimizer": self._optimizer.state_dict(),
             "average": None if self._average is None else self._average.module.state_dict(),
         }
+        path.parent.mkdir(parents=True, exist_ok=True)  # somebody may have deleted it since
         with whole_file(path) as temporary:
-            torch.save(state, temporary)
+            try:
+                torch.save(state, temporary)
+            except RuntimeError as error:  # what torch raises on a full disk
+                raise OSError(f"{str(path)!r} cannot be written: {error!s:.200} Is the disk full?") from error
 
-    def load(self, path: Path) -> None:
-        """Resume where another run stopped."""
+    def resume(self, path: Path) -> None:
+        """Go on where another run stopped, if it left this file; else make the folder that it will be written to."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            return
         try:
             state = torch.load(path, map_location=self._network.device, weights_only=True)
         except Exception as error:  # whatever a file of another kind makes torch raise
             raise ValueError(f"{str(path)!r} is no checkpoint of a training: {error!s:.200}") from error
         saved, own = state.get("recipe", {}) if isinstance(state, dict) else {}, self._fingerprint()
-        if saved != own:
+        planned, wanted = saved.get("epochs", 0), self._recipe.epochs
+        if saved != {**own, "epochs": planned} or planned > wanted:
             differing = ", ".join(f"{key}={saved.get(key)!r}" for key in own if saved.get(key) != own[key])
             raise ValueError(
                 f"the checkpoint {str(path)!r} is of another training: {differing}. Resume with the same model, data "
-                "and recipe, or write to another file."
+                "and recipe, in which only epochs may be more, or write to another file."
             )
         self._model.load_state_dict(state["model"])
         self._optimizer.load_state_dict(state["optimizer"])
         if self._average is not None:
             self._average.module.load_state_dict(state["average"])
-        self.curves, self.epoch = state["curves"], state["epoch"]
+        self.curves, self.epoch, self.continued = state["curves"], state["epoch"], state.get("continued", [])
+        if planned < wanted:
+            self._follow_the_longer_schedule(planned)
+
+    def _follow_the_longer_schedule(self, planned: int) -> None:
+        """Set the learning rate to where the schedule of more epochs than were planned is now."""
+        if self._scheduler is not None:
+            self._scheduler.step_update(num_updates=self.epoch * self.n_batches)
+        self.continued.append(f"after epoch {self.epoch} of {planned}")
+        warnings.warn(
+            f"continues a training after epoch {self.epoch} of {planned}. The other epochs follow the schedule of "
+            f"{self._recipe.epochs}, from a learning rate of {self._optimizer.param_groups[0]['lr']:.4g} on, so "
+            "the result is another than if as many had been asked for from the beginning.",
+            stacklevel=4,
+        )
 
     def _fingerprint(self) -> dict[str, Any]:
         return {
@@ -314,4 +343,6 @@ def _log(network: ResidualNetwork, recipe: Recipe, training: _Training, draws: _
             **layer_coords(network),
         },
     )
+    if training.continued:
+        log.attrs["continued"] = ", ".join(training.continued)
     return provenance(log, origin(network, "Training", dataclasses.asdict(recipe)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 
@@ -55,5 +56,11 @@ class Recipe:
             raise ValueError(f"expected at least 1 epoch, got {self.epochs}.")
         if not 0 <= self.warmup_epochs < self.epochs:
             raise ValueError(f"expected warmup_epochs from 0 to {self.epochs - 1}, got {self.warmup_epochs}.")
-        if not self.learning_rate > 0:
+        if not 0 < self.learning_rate < math.inf:
             raise ValueError(f"expected a learning rate above 0, got {self.learning_rate}.")
+        for name, below in (("momentum", 1), ("weight_decay", math.inf), ("ema_decay", 1)):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < below:
+                raise ValueError(f"expected {name}= from 0 to below {below}, got {value}.")
+        if self.clip_gradient is not None and not self.clip_gradient > 0:
+            raise ValueError(f"expected clip_gradient= above 0, or None for no limit, got {self.clip_gradient}.")

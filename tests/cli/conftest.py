@@ -41,6 +41,8 @@ def _wrong(tmp_path_factory):
     (folder / "text.nc").write_text("not netCDF")
     (folder / "empty").mkdir()
     rl.save(xr.Dataset({"x": ("y", ["a"])}), folder / "stranger.nc")
+    rl.save(xr.Dataset({"correct": ((), 3)}, attrs={"fingerprint": "{}", "done": "{}"}), folder / "part.nc")
+    rl.save(xr.Dataset(), folder / "none-in-it.nc")
     torch.save({"head.fc.weight": torch.zeros(3, 64, 1, 1)}, folder / "other.pth")
     return folder
 

@@ -1,5 +1,7 @@
 import argparse
 import dataclasses
+import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -56,6 +58,11 @@ def test_whole_numbers(read, low):
     for wrong in (str(low - 1), "1.5", "x", ""):
         with pytest.raises(argparse.ArgumentTypeError, match=f"^expected a whole number >= {low}, got '{wrong}'$"):
             read(wrong)
+    assert read(str(2**63 - 1)) == 2**63 - 1
+    with pytest.raises(
+        argparse.ArgumentTypeError, match=r"^expected a whole number below 2\^63, got '9223372036854775808'$"
+    ):
+        read(str(2**63))
 
 
 def test_devices():
@@ -76,13 +83,7 @@ def test_devices_that_cannot_be_used(name, message):
         options.as_device(name)
 
 
-def test_where_nothing_can_be_written(tmp_path):
-    (tmp_path / "file").touch()
-    options.check_out(tmp_path / "file")  # it will be replaced
-    options.check_folder(tmp_path / "new" / "folder")
-    with pytest.raises(FileNotFoundError, match=r"the folder '.*none' of --out does not exist; create it first"):
-        options.check_out(tmp_path / "none" / "x.nc")
-    with pytest.raises(IsADirectoryError, match=r"expected a file for --out, got the folder '.*'"):
-        options.check_out(tmp_path)
-    with pytest.raises(NotADirectoryError, match=r"expected a folder to write to, got the file '.*file'"):
-        options.check_folder(tmp_path / "file")
+def test_paths():
+    assert options.path("some/größer.nc") == Path("some/größer.nc")
+    with pytest.raises(argparse.ArgumentTypeError, match=r"expected a path in UTF-8, got 'caf\\udce9.nc'"):
+        options.path(os.fsdecode(b"caf\xe9.nc"))

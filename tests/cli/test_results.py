@@ -1,6 +1,7 @@
 import json
 
 import pytest
+import xarray as xr
 from helpers import synthetic
 from helpers.command import run
 from PIL import Image
@@ -18,6 +19,9 @@ def test_show_as_json(result, capsys):
     tree = rl.open(result)
     shown = json.loads(capsys.readouterr().out)
     assert shown["groups"]["deletion"]["data_vars"]["error"]["data"] == tree["deletion"].error.values.tolist()
+
+
+STRANGER = "which is netCDF of something else: it has the variables x."
 
 
 @pytest.fixture
@@ -51,10 +55,49 @@ def test_plot(one, tmp_path, capsys, out):
         ("show text.nc", "expected a netCDF file, got 'text.nc'"),
         ("plot text.nc", "expected a netCDF file, got 'text.nc'"),
         ("report none.nc", "there is no file 'none.nc'"),
-        ("report stranger.nc", "nothing to draw: its variables are ['x']"),
-        ("report stranger.nc --out none/x.html", "the folder 'none' of --out does not exist"),
-        ("plot stranger.nc", "nothing to draw: its variables are ['x']"),
+        ("show empty", "expected a netCDF file, got the folder 'empty'"),
+        ("show other.pth", "expected a netCDF file, got 'other.pth'"),
+        ("show stranger.nc", f"got 'stranger.nc', {STRANGER}"),
+        ("show stranger.nc --json", f"got 'stranger.nc', {STRANGER}"),
+        ("report stranger.nc", f"got 'stranger.nc', {STRANGER}"),
+        ("plot stranger.nc", f"got 'stranger.nc', {STRANGER}"),
+        ("show none-in-it.nc", "which is netCDF of something else: it has no variable."),
+        ("show part.nc", "'part.nc' is unfinished work of a study, from which the same study resumes; no result."),
     ],
 )
 def test_what_is_no_result(words, message, refused):
     assert message in refused(*words.split())
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("plot one.nc --out x.png", "expected a folder to write to, got 'x.png', which is called like a file"),
+        ("plot one.nc --out one.nc", "expected a folder to write to, got the file 'one.nc'"),
+        ("report one.nc --out x.nc", "expected a name that ends in .html or .htm for --out, got 'x.nc'"),
+        ("report one.nc --out none/x.html", "the folder 'none' of --out does not exist"),
+        ("report one.html", "--out 'one.html' is one of the files that are read, and would replace it"),
+    ],
+)
+def test_where_nothing_is_written(one, words, message, monkeypatch, capsys):
+    monkeypatch.chdir(one.parent)
+    one.with_suffix(".html").symlink_to(one)
+    before = {path: path.read_bytes() for path in one.parent.iterdir()}
+    assert run(*words.split()) == 2
+    assert message in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in one.parent.iterdir()} == before
+
+
+def test_what_a_file_says_cannot_steer_the_terminal(tmp_path, capsys):
+    escape = "\x1b]0;owned\x07\x9b2J"
+    result = synthetic.deletion().assign_attrs(title=f"A{escape}", model=escape, data=escape)
+    layers = [f"{escape}{name}" for name in result.layer.values]
+    rl.save(xr.DataTree.from_dict({"deletion": result.assign_coords(layer=layers)}), tmp_path / "hostile.nc")
+    assert run("show", tmp_path / "hostile.nc") == 0
+    shown = capsys.readouterr().out
+    assert shown.count(r"\x1b]0;owned\x07\x9b2J") > 3
+    assert run("show", tmp_path / "hostile.nc", "--json") == 0
+    shown += capsys.readouterr().out
+    assert run("merge", tmp_path / "hostile.nc", "--out", tmp_path / "out.nc") == 2
+    shown += capsys.readouterr().err
+    assert shown.replace("\n", "").isprintable()

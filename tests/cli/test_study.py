@@ -1,4 +1,5 @@
 import json
+import os
 from datetime import datetime
 
 import numpy as np
@@ -13,6 +14,8 @@ from matplotlib.image import imread
 
 import resnet_lesion as rl
 from resnet_lesion.digits import load_digits
+from resnet_lesion.reports.summary import summarise
+from resnet_lesion.results import storage
 from resnet_lesion.results.provenance import weights_hash
 
 MODEL = "cifar_preactresnet110"
@@ -90,6 +93,10 @@ def test_a_study_in_shards_goes_on_and_is_merged(folder, tmp_path, quick, capsys
     assert "expected each shard once, got shard 1 of 3 missing." in capsys.readouterr().err
     assert run("merge", *shards, "--out", tmp_path / "nowhere" / "some.nc") == 2
     assert "of --out does not exist; create it first." in capsys.readouterr().err
+    before = shards[0].read_bytes()
+    assert run("merge", *shards, "--out", shards[0]) == 2
+    assert "shard-2.nc' is one of the files that are read, and would replace it" in capsys.readouterr().err
+    assert shards[0].read_bytes() == before
 
 
 @pytest.mark.parametrize("shard", ["3", "3/3", "-1/3", "a/b", "1/2/3"])
@@ -129,6 +136,38 @@ def test_study_of_the_digits(split, tmp_path, quick):
     assert tree["deletion"].attrs["data"] == (
         f"8 images of shape 3x8x8 from digits, split {split}, a random subset of {len(load_digits(split)[0])} images"
     )
+
+
+def test_data_whose_path_is_not_utf_8(folder, tmp_path, quick, capsys):
+    latin = tmp_path / os.fsdecode(b"caf\xe9")
+    latin.symlink_to(folder)
+    tree = study(latin, tmp_path / "out.nc", "--num-samples", 4)
+    assert r"caf\udce9, split validation" in tree["deletion"].attrs["data"]
+    assert r"caf\udce9' --out " in tree.attrs["history"]
+    assert r"caf\udce9, split validation" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        run("study", MODEL, "--data", folder, "--out", latin / "out.nc")
+    assert "argument --out: expected a path in UTF-8, got " in capsys.readouterr().err
+
+
+def test_a_study_that_cannot_be_saved_is_kept_elsewhere(tmp_path, quick, monkeypatch, capsys):
+    def save(result, path):
+        if path == tmp_path / "out.nc":
+            raise OSError("'out.nc' cannot be written: NetCDF: HDF error. Is the disk full?")
+        save_(result, path)
+
+    save_ = storage.save
+    monkeypatch.setattr(storage, "save", save)
+    words = ("--num-samples", 4, "--n-draws", 1, "--run-folder", tmp_path / "run", "--out", tmp_path / "out.nc")
+    assert run("study", MODEL, "--data", "digits", *words) == 2
+    captured = capsys.readouterr()
+    (kept,) = (tmp_path / "run").glob("resnet-lesion-*/result.nc")
+    assert captured.err.splitlines()[-1] == (
+        f"resnet-lesion: the result could not be written to --out '{tmp_path}/out.nc'; it is kept in '{kept}', move it "
+        "from there (OSError: 'out.nc' cannot be written: NetCDF: HDF error. Is the disk full?)"
+    )
+    assert captured.out == f"{summarise(rl.open(kept))}\n"
+    assert int(rl.open(kept)["deletion"].total) == 4
 
 
 def test_images_are_scaled_to_the_size_asked_for(folder, tmp_path, quick):
@@ -255,6 +294,8 @@ RANDOM = f"{DIGITS} --no-pretrained"
         (f"{MODEL} --data torch/cifar10 --data-dir empty --out out.nc", "Pass --download to get it."),
         (f"{MODEL} --data torch/zzz --data-dir empty --out out.nc", "Unknown torchvision dataset zzz"),
         (f"{MODEL} --data digits --out none/out.nc", "the folder 'none' of --out does not exist"),
+        (f"{MODEL} --data digits --out x.csv", "expected a name that ends in .nc or .nc4 for --out, got 'x.csv'"),
+        (f"{MODEL} {DIGITS} --run-folder text.nc", "expected a folder to write to, got the file 'text.nc'"),
         (f"{MODEL} --data digits --out empty", "expected a file for --out, got the folder 'empty'"),
     ],
 )

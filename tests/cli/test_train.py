@@ -30,8 +30,14 @@ def test_train_writes_what_study_reads(archive, tmp_path, capsys):
     assert (out / "model.safetensors").exists()
     assert run(*command) == 0  # resumes from its end
     xr.testing.assert_equal(rl.open(out / "training.nc"), log)
-    assert run(*command, "--epochs", 2) == 2
-    assert "is of another training: --epochs 1. Resume with" in capsys.readouterr().err
+    with pytest.warns(UserWarning, match="continues a training after epoch 1 of 1"):
+        assert run(*command, "--epochs", 2) == 0
+    longer = rl.open(out / "training.nc")
+    assert longer.sizes["epoch"] == 2
+    xr.testing.assert_equal(longer.train_loss[:1], log.train_loss)
+    assert longer.attrs["continued"] == "after epoch 1 of 1"
+    assert run(*command) == 2
+    assert "is of another training: --epochs 2. Resume with" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -49,6 +55,29 @@ def test_train_says_what_is_wrong(archive, tmp_path, capsys, words, message):
     command = ["train", "cifar_preactresnet38", "--data", str(archive), "--epochs", "1", "--workers", "0"]
     assert run(*command, "--device", "cpu", "--out", tmp_path / "out", *words) == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_training_that_cannot_be_saved_says_that_nothing_is_lost(archive, tmp_path, monkeypatch, capsys):
+    def full(*_):
+        raise OSError("Is the disk full?")
+
+    command = ["train", "cifar_preactresnet38", "--data", archive, "--batch-size", 8, "--epochs", 1, "--workers", 0]
+    command += ["--device", "cpu", "--out", tmp_path / "mine"]
+    with monkeypatch.context() as patch:
+        patch.setattr("resnet_lesion.results.storage.save", full)
+        assert run(*command) == 2
+    assert "resnet-lesion: Is the disk full? Nothing is lost: once" in capsys.readouterr().err
+    monkeypatch.setattr("resnet_lesion.training.loop._Training.train_one_epoch", None)
+    assert run(*command) == 0
+    assert rl.open(tmp_path / "mine" / "training.nc").sizes["epoch"] == 1
+
+
+@pytest.mark.parametrize("command", ["train", "reproduce"])
+def test_a_folder_to_write_to_is_checked_before_anything_else(command, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    words = [command, *(["cifar_preactresnet38"] if command == "train" else []), "--data", "nowhere"]
+    assert run(*words, "--out", tmp_path / "file") == 2
+    assert "expected a folder to write to, got the file" in capsys.readouterr().err
 
 
 def test_every_option_of_a_recipe_reaches_the_training(archive, tmp_path):

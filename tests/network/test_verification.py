@@ -93,10 +93,9 @@ def test_an_error_that_is_not_about_shapes_is_not_blamed_on_the_adapter(error):
         pass
 
     rl.register_adapter(Fails)(lambda block: rl.Chain(block, {"mix": rl.Residual(fail)}))
-    model = Transformer(Fails)
+    network = rl.wrap(Transformer(Fails))
     with pytest.raises(error, match="mine"), torch.no_grad():
-        network = rl.wrap(model)
-        verified_pass(model, network.blocks, network.chains, models.images(2, (TOKENS, 4), dtype=torch.float32))
+        verified_pass(network.model, network.blocks, network.chains, models.images(2, (TOKENS, 4), dtype=torch.float32))
 
 
 class Swapped(Mixer):

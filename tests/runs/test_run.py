@@ -2,6 +2,7 @@
 
 import copy
 import json
+import shutil
 import subprocess
 import sys
 from contextlib import ExitStack
@@ -41,6 +42,21 @@ def test_a_stopped_run_goes_on(name, stop_after, tmp_path, always_saved):
     handle.remove()
     assert calls == [5, 1, 3], "what is complete is not computed again, only proved"
     assert [path.suffix for path in tmp_path.iterdir()] == [".nc"]
+
+
+@pytest.mark.parametrize("name", ANALYSES)
+def test_a_run_whose_folder_is_deleted_in_between_goes_on(name, tmp_path, always_saved):
+    analyse, model, data = ANALYSES[name], models.build(), models.data(11)
+    folder = tmp_path / "run"
+
+    class Deleting(Batches):
+        def __iter__(self):
+            for batch in super().__iter__():
+                shutil.rmtree(folder, ignore_errors=True)
+                yield batch
+
+    expected = analyse(model, Deleting(data, 3))
+    check_identical(analyse(model, Deleting(data, 3), checkpoint=folder), expected)
 
 
 def test_a_run_with_rtol_goes_on_in_any_of_its_passes(tmp_path, always_saved, monkeypatch):

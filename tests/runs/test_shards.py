@@ -28,25 +28,73 @@ def test_what_is_no_shard(shard):
         as_shard(shard)
 
 
-@pytest.mark.parametrize(
-    ("environment", "expected"),
-    [
-        ({"RANK": "3", "WORLD_SIZE": "8"}, (3, 8)),
-        ({"SLURM_ARRAY_TASK_ID": "3", "SLURM_ARRAY_TASK_COUNT": "8", "SLURM_ARRAY_TASK_MIN": "1"}, (2, 8)),
-        ({"SLURM_ARRAY_TASK_ID": "3", "SLURM_ARRAY_TASK_COUNT": "8"}, (3, 8)),
-    ],
-)
-def test_the_environment_says_which(monkeypatch, environment, expected):
-    for name in ("RANK", "WORLD_SIZE", "SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT", "SLURM_ARRAY_TASK_MIN"):
+SLURM = "SLURM_ARRAY_TASK_"
+
+
+@pytest.fixture
+def environment(monkeypatch):
+    """Nothing that says anything of shards, and a function that sets it."""
+    for name in ("RANK", "WORLD_SIZE", *(f"{SLURM}{name}" for name in ("ID", "COUNT", "MIN", "MAX"))):
         monkeypatch.delenv(name, raising=False)
+
+    def set_(**variables):
+        for name, value in variables.items():
+            monkeypatch.setenv(name, str(value))
+
+    return set_
+
+
+def array(environment, numbers, task):
+    """Set what Slurm sets for one task of ``sbatch --array=...`` with these numbers."""
+    values = {"ID": task, "COUNT": len(numbers), "MIN": min(numbers), "MAX": max(numbers)}
+    environment(**{f"{SLURM}{name}": value for name, value in values.items()})
+
+
+def test_an_environment_that_says_nothing(environment):
     with pytest.raises(ValueError, match=r"found none of torchrun \(RANK, WORLD_SIZE\), a Slurm array"):
         as_shard("env")
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({"RANK": 3, "WORLD_SIZE": 8}, (3, 8)),
+        ({"RANK": 0, "WORLD_SIZE": 1}, (0, 1)),
+        ({f"{SLURM}ID": 3, f"{SLURM}COUNT": 8}, (3, 8)),
+    ],
+)
+def test_the_environment_says_which(environment, variables, expected):
+    environment(**variables)
     assert as_shard("env") == Shard(expected)
-    monkeypatch.setenv(next(iter(environment)), "first")
+    environment(**{next(iter(variables)): "first"})
     with pytest.raises(ValueError, match="expected whole numbers in"):
         as_shard("env")
+
+
+@pytest.mark.parametrize("lowest", [0, 1])
+def test_a_whole_slurm_array_has_each_shard_once(environment, lowest):
+    numbers, found = range(lowest, lowest + 5), []
+    for task in numbers:
+        array(environment, numbers, task)
+        found.append(as_shard("env").data)
+    assert found == [(i, 5) for i in range(5)]
+
+
+@pytest.mark.parametrize(
+    ("numbers", "seen"),
+    [
+        ([3], "of 1 from 3 to 3"),
+        ([0], "of 1 from 0 to 0"),  # the first of many, submitted again
+        ([3, 4, 5], "of 3 from 3 to 5"),
+        ([1, 2, 5], "of 3 from 1 to 5"),
+        ([0, 2, 4, 6], "of 4 from 0 to 6"),
+    ],
+)
+def test_a_part_of_a_slurm_array_says_that_it_does_not_know_of_how_many(environment, numbers, seen):
+    for task in numbers:
+        array(environment, numbers, task)
+        with pytest.raises(ValueError, match=rf"got task {task} {seen}\. If these .* Slurm no longer says"):
+            as_shard("env")
 
 
 @pytest.mark.parametrize("m", [1, 2, 3, 7, 40])

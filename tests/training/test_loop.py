@@ -1,10 +1,12 @@
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
 import timm
 import torch
+import xarray as xr
 from helpers import models
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
@@ -42,19 +44,23 @@ def same(state, other):
     return all(torch.equal(a, b) for a, b in zip(state.values(), other.values(), strict=True))
 
 
-def naive_losses(model, recipe, data):
-    """Train by hand: torch's own SGD without decay of biases and norms, the cosine by its formula."""
+def naive_losses(model, recipe, data, planned=None):
+    """Train by hand: torch's own SGD without decay of biases and norms, the cosine by its formula.
+
+    ``planned`` says for each epoch how many were planned then; else all of the recipe's.
+    """
+    planned = planned or [recipe.epochs] * recipe.epochs
     network = rl.wrap(model)
     decayed = [p for p in model.parameters() if p.ndim > 1]
     others = [p for p in model.parameters() if p.ndim <= 1]
     groups = [{"params": others, "weight_decay": 0.0}, {"params": decayed, "weight_decay": recipe.weight_decay}]
     optimizer = torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=recipe.momentum, nesterov=True)
     model.train()
-    losses, n_steps = [], recipe.epochs * len(data)
+    losses = []
     for epoch in range(recipe.epochs):
         total = 0.0
         for step, (inputs, targets) in enumerate(data):
-            done = (epoch * len(data) + step) / n_steps
+            done = (epoch * len(data) + step) / (planned[epoch] * len(data))
             for group in optimizer.param_groups:
                 group["lr"] = recipe.learning_rate * (1 + np.cos(np.pi * done)) / 2
             if recipe.modules_per_batch is not None:
@@ -180,6 +186,87 @@ def test_a_finished_run_is_not_repeated(tmp_path):
     assert again.attrs["weights_sha256"] == first.attrs["weights_sha256"]
 
 
+@pytest.mark.parametrize("options", [{}, {"modules_per_batch": 2}])
+def test_more_epochs_follow_the_schedule_of_their_number(tmp_path, options):
+    def recipe(epochs):
+        return rl.Recipe(epochs=epochs, learning_rate=0.05, seed=3, **options)
+
+    how = {"checkpoint": tmp_path / "c.pt", **QUIET}
+    first = rl.train(without_norms("pre-activation"), batches(), recipe(2), **how)
+    assert "continued" not in first.attrs
+    with pytest.warns(UserWarning, match=r"after epoch 2 of 2\. .* of 4, from a learning rate of 0\.025 "):
+        log = rl.train(without_norms("pre-activation"), batches(), recipe(4), **how)
+    expected = naive_losses(without_norms("pre-activation"), recipe(4), batches(), planned=[2, 2, 4, 4])
+    np.testing.assert_allclose(log.train_loss, expected, rtol=1e-9)
+    np.testing.assert_array_equal(log.train_loss[:2], first.train_loss)
+    np.testing.assert_allclose(log.learning_rate, [0.05, 0.025, 0.025, 0.05 * (1 + np.cos(np.pi * 0.75)) / 2])
+    assert log.n_batches.sum() == 4 * 4 * (options.get("modules_per_batch") or log.sizes["layer"])
+    assert log.attrs["continued"] == "after epoch 2 of 2"
+    with pytest.warns(UserWarning, match="after epoch 4 of 4"):
+        log = rl.train(without_norms("pre-activation"), batches(), recipe(5), **how)
+    assert log.attrs["continued"] == "after epoch 2 of 2, after epoch 4 of 4"
+    with pytest.raises(ValueError, match=r"is of another training: epochs=5\. Resume with the same"):
+        rl.train(fresh(), batches(), recipe(4), **how)
+
+
+@pytest.mark.parametrize("options", [{}, {"ema_decay": 0.9}, {"warmup_epochs": 1}, {"scheduler": "none"}])
+def test_a_continued_run_that_was_stopped_is_the_uninterrupted_one(tmp_path, monkeypatch, options):
+    def recipe(epochs):
+        return rl.Recipe(epochs=epochs, learning_rate=0.02, seed=1, **options)
+
+    def interrupted(self, data, draws):
+        if self.epoch == 3:
+            raise KeyboardInterrupt
+        original(self, data, draws)
+
+    def more(how):
+        with pytest.warns(UserWarning, match="continues a training after epoch 2 of 2"):
+            return rl.train(fresh(), shuffled(), recipe(4), **how)
+
+    whole, stopped = ({"checkpoint": tmp_path / name, **QUIET} for name in ("whole.pt", "stopped.pt"))
+    for how in (whole, stopped):
+        rl.train(fresh(), shuffled(), recipe(2), **how)
+    log, original = more(whole), training._Training.train_one_epoch
+    with monkeypatch.context() as patch:
+        patch.setattr(training._Training, "train_one_epoch", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            more(stopped)
+    resumed = rl.train(fresh(), shuffled(), recipe(4), **stopped)  # says nothing: it only resumes
+    xr.testing.assert_equal(resumed, log)
+    assert resumed.attrs["continued"] == log.attrs["continued"] == "after epoch 2 of 2"
+    assert resumed.attrs["weights_sha256"] == log.attrs["weights_sha256"]
+
+
+def test_a_checkpoint_whose_folder_is_deleted_in_between_is_written_again(tmp_path):
+    path = tmp_path / "some" / "folder" / "c.pt"
+
+    class Deleting(list):
+        def __iter__(self):
+            shutil.rmtree(tmp_path / "some")
+            return super().__iter__()
+
+    log = rl.train(fresh(), Deleting(batches()), rl.Recipe(epochs=2), checkpoint=path, **QUIET)
+    assert log.sizes["epoch"] == 2
+    rl.train(fresh(), batches(), rl.Recipe(epochs=2), checkpoint=path, **QUIET)  # resumes from its end
+
+
+def test_a_checkpoint_that_cannot_be_written_is_said(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    ran = []
+    model = fresh()
+    model.register_forward_pre_hook(lambda *_: ran.append(1))
+    with pytest.raises(OSError, match="file"):
+        rl.train(model, batches(), rl.Recipe(epochs=1), checkpoint=tmp_path / "file" / "c.pt", **QUIET)
+    assert not ran
+
+    def full(*_):
+        raise RuntimeError("PytorchStreamWriter failed writing file data/3: file write failed")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError, match=r"c\.pt' cannot be written: .* Is the disk full\?"):
+        rl.train(model, batches(), rl.Recipe(epochs=1), checkpoint=tmp_path / "c.pt", **QUIET)
+
+
 def test_everything_else_is_left_as_it_was():
     model = fresh()
     flags = [module.training for module in model.modules()]
@@ -258,10 +345,15 @@ def test_recipes_that_do_not_fit_the_network(options, message):
 def test_wrong_checkpoints(tmp_path):
     path = tmp_path / "c.pt"
     rl.train(fresh(), batches(), rl.Recipe(epochs=1), checkpoint=path, **QUIET)
-    with pytest.raises(ValueError, match=r"is of another training: epochs=1\. Resume with the same"):
-        rl.train(fresh(), batches(), rl.Recipe(epochs=2), checkpoint=path, **QUIET)
+    with pytest.raises(ValueError, match=r"is of another training: learning_rate=0\.1\. Resume with the same"):
+        rl.train(fresh(), batches(), rl.Recipe(epochs=1, learning_rate=0.2), checkpoint=path, **QUIET)
+    with pytest.raises(ValueError, match=r"learning_rate=0\.1\. .* in which only epochs may be more"):
+        rl.train(fresh(), batches(), rl.Recipe(epochs=2, learning_rate=0.2), checkpoint=path, **QUIET)
     with pytest.raises(ValueError, match="is of another training: batches in an epoch=4"):
         rl.train(fresh(), batches(3), rl.Recipe(epochs=1), checkpoint=path, **QUIET)
+    torch.save([1], path)
+    with pytest.raises(ValueError, match="is of another training"):
+        rl.train(fresh(), batches(), rl.Recipe(epochs=1), checkpoint=path, **QUIET)
     path.write_bytes(b"nothing")
     with pytest.raises(ValueError, match="is no checkpoint of a training"):
         rl.train(fresh(), batches(), rl.Recipe(epochs=1), checkpoint=path, **QUIET)
