@@ -152,7 +152,8 @@ def accelerate(
         raise TypeError("expected a model, got a network that is already accelerated. Pass the model it was made from.")
     _check_precision(original, autocast)
     expected = original.trace(inputs).output
-    twin, folded = copy.deepcopy(original.model).eval(), dict[str, str]()
+    _check_weights(original.model)
+    twin, folded = _copied(original.model).eval(), dict[str, str]()
     if fold_norms:
         with original.isolated(), torch.autocast(original.device.type, enabled=False):
             folded = folding.fold_norms(ResidualNetwork(twin), original.to_device(inputs[:1]))
@@ -210,16 +211,36 @@ def _check_precision(network: ResidualNetwork, autocast: Autocast) -> None:
         )
 
 
+def _check_weights(model: nn.Module) -> None:
+    for name, weight in model.named_parameters():
+        computes_by_itself = type(weight).__torch_dispatch__ is not Tensor.__torch_dispatch__
+        if computes_by_itself or not weight.is_floating_point():
+            kind = type(weight).__name__ if computes_by_itself else str(weight.dtype)
+            raise TypeError(
+                f"expected plain floating-point weights, of which a float64 copy tells what rounding does, got {kind} "
+                f"({name!r}). Analyse the model itself, or accelerate it before its weights are replaced."
+            )
+
+
+def _copied(model: nn.Module) -> nn.Module:
+    """Copy a model, also where hooks compute a weight anew in each pass, which torch would not copy.
+
+    That is how ``torch.nn.utils.weight_norm``, ``spectral_norm`` and ``prune`` work.
+    """
+    computed = (value for module in model.modules() for value in vars(module).values() if isinstance(value, Tensor))
+    return copy.deepcopy(model, {id(value): value.detach().clone() for value in computed if not value.is_leaf})
+
+
 def _rounding(network: ResidualNetwork, inputs: Tensor, autocast: Autocast) -> float:
     """Return how far rounding alone moves the model's outputs: from those of a float64 copy."""
     if network.dtype == torch.float64:  # there is no finer type: as far as float32 moves them, in float64's units
-        coarse = ResidualNetwork(copy.deepcopy(network.model).float()).trace(inputs).output
+        coarse = ResidualNetwork(_copied(network.model).float()).trace(inputs).output
         fine = network.trace(inputs).output
         unit = rounding_unit(None, torch.float64) / rounding_unit(None, torch.float32)
     else:
         with precision(network.device, autocast):
             coarse = network.trace(inputs).output
-        fine, unit = ResidualNetwork(copy.deepcopy(network.model).double()).trace(inputs).output, 1.0
+        fine, unit = ResidualNetwork(_copied(network.model).double()).trace(inputs).output, 1.0
     return relative_deviation(coarse.double(), fine.double()) * unit
 
 

@@ -174,7 +174,7 @@ def load_weights(model: nn.Module, folder: Path) -> None:
 
 def save_weights(model: nn.Module, folder: Path) -> None:
     """Write ``model.safetensors`` and ``config.json`` as timm does, to be loaded as ``local-dir:FOLDER``."""
-    from timm.models import save_for_hf
+    from timm.models._hub import save_for_hf  # timm.models itself has it since timm 1.0.16
 
     # a safetensors file holds tensors in one memory format only; the model itself keeps its own
     plain = copy.deepcopy(model).to(memory_format=torch.contiguous_format)

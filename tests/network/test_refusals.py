@@ -1,8 +1,11 @@
 import pytest
 import timm
 import torch
+import torch.distributed as dist
 from helpers import models
 from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 from torchvision.models.feature_extraction import create_feature_extractor
 
 import resnet_lesion as rl
@@ -111,3 +114,32 @@ def test_the_batch_norm_that_is_named_is_the_one_without_statistics():
     model.stage2[1].bn2 = nn.BatchNorm2d(6, track_running_stats=False)
     with pytest.raises(TypeError, match=r"submodule 'stage2\.1\.bn2' \(BatchNorm2d\) .* Use track_running_stats=True"):
         analysable(model)
+
+
+@pytest.fixture
+def process_group():
+    if not dist.is_available():
+        pytest.skip("this torch has no distributed package")
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+@pytest.mark.usefixtures("process_group")
+@pytest.mark.parametrize("sharded", ["", "stage1.1"])
+def test_a_sharded_model_can_be_lesioned_but_not_analysed(sharded):
+    plain, model, mesh, inputs = models.build(), models.build(), init_device_mesh("cpu", (1,)), models.images(2)
+    if sharded:
+        fully_shard(model.get_submodule(sharded), mesh=mesh)
+    fully_shard(model, mesh=mesh)
+    network = rl.wrap(model)
+    with rl.wrap(plain).lesioned(delete="stage1.0"), network.lesioned(delete="stage1.0"), torch.no_grad():
+        assert torch.equal(model(inputs), plain(inputs))
+    for use in (
+        lambda: rl.Deletion(model).analyze(models.data(2), show_progress=False),
+        lambda: rl.PathGradient(model).attribute(inputs, target=0),
+        lambda: rl.accelerate(model, inputs),
+        lambda: network.verify(inputs),
+    ):
+        with pytest.raises(TypeError, match=r"the model \(FSDPNet\) is sharded by FSDP. Load the whole state dict"):
+            use()
