@@ -142,8 +142,8 @@ def load_adapters() -> None:
                 failures.append((entry_point.value, error))
     finally:
         _loading.reset(token)
-    for package, error in failures:  # afterwards: where warnings are errors, the other packages are there all the same
-        warnings.warn(f"adapters {package!r} could not be loaded: {type(error).__name__}: {error}", stacklevel=2)
+    for package, reason in failures:  # afterwards: where warnings are errors, the other packages are there all the same
+        warnings.warn(f"adapters {package!r} could not be loaded: {type(reason).__name__}: {reason}", stacklevel=2)
 
 
 def known_blocks() -> str:

@@ -4,12 +4,14 @@ import torch
 import torch.distributed as dist
 from helpers import models
 from torch import nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torchvision.models.feature_extraction import create_feature_extractor
 
 import resnet_lesion as rl
 from resnet_lesion.network.refusals import analysable
+from resnet_lesion.results.provenance import weights_hash
 
 
 def compiled_in_place():
@@ -143,3 +145,7 @@ def test_a_sharded_model_can_be_lesioned_but_not_analysed(sharded):
     ):
         with pytest.raises(TypeError, match=r"the model \(FSDPNet\) is sharded by FSDP. Load the whole state dict"):
             use()
+    whole = models.build()
+    nn.init.zeros_(whole.head.weight)
+    whole.load_state_dict(get_model_state_dict(model, options=StateDictOptions(full_state_dict=True)))
+    assert weights_hash(whole) == weights_hash(plain)
