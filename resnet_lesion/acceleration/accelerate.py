@@ -21,6 +21,7 @@ from resnet_lesion.errors import AdapterError
 from resnet_lesion.network.orders import whole
 from resnet_lesion.network.precision import Autocast, precision, relative_deviation, rounding_unit
 from resnet_lesion.network.residual_network import ResidualNetwork, wrap
+from resnet_lesion.network.weights import computes_by_itself
 from resnet_lesion.results.provenance import weights_hash
 
 # Two computations of equal quality are each about one rounding error away from the exact result. The largest error of a
@@ -213,9 +214,8 @@ def _check_precision(network: ResidualNetwork, autocast: Autocast) -> None:
 
 def _check_weights(model: nn.Module) -> None:
     for name, weight in model.named_parameters():
-        computes_by_itself = type(weight).__torch_dispatch__ is not Tensor.__torch_dispatch__
-        if computes_by_itself or not weight.is_floating_point():
-            kind = type(weight).__name__ if computes_by_itself else str(weight.dtype)
+        if computes_by_itself(weight) or not weight.is_floating_point():
+            kind = type(weight).__name__ if computes_by_itself(weight) else str(weight.dtype)
             raise TypeError(
                 f"expected plain floating-point weights, of which a float64 copy tells what rounding does, got {kind} "
                 f"({name!r}). Analyse the model itself, or accelerate it before its weights are replaced."

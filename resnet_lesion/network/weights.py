@@ -64,6 +64,12 @@ def offloaded_value(model: nn.Module, name: str) -> Tensor:
     )
 
 
+def computes_by_itself(tensor: Tensor) -> bool:
+    """Tell whether a tensor's class says what operations do with it, as for weights that are quantised or sharded."""
+    own, plain = (getattr(cls, "__torch_dispatch__") for cls in (type(tensor), Tensor))  # noqa: B009
+    return own is not plain
+
+
 def _floating(model: nn.Module) -> Iterator[Tensor]:
     return (tensor for tensor in chain(model.parameters(), model.buffers()) if tensor.is_floating_point())
 

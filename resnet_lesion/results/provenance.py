@@ -20,7 +20,7 @@ from torch.utils._pytree import tree_leaves
 
 from resnet_lesion.network.precision import autocast_dtype
 from resnet_lesion.network.residual_network import ResidualNetwork
-from resnet_lesion.network.weights import offloaded_value
+from resnet_lesion.network.weights import computes_by_itself, offloaded_value
 from resnet_lesion.results.variables import variable
 
 CONVENTIONS = "CF-1.11"
@@ -114,21 +114,22 @@ def weights_hash(model: nn.Module) -> str:
 
 
 def _add(digest: hashlib._Hash, name: str, tensor: Tensor) -> None:
-    if hasattr(tensor, "full_tensor"):  # a DTensor, of which each process holds a part
-        tensor = tensor.full_tensor()
+    gather = getattr(tensor, "full_tensor", None)
+    if gather is not None:  # a DTensor, of which each process holds a part
+        tensor = gather()
+    head = f"{name} {tensor.dtype} {tuple(tensor.shape)}"
     if is_traceable_wrapper_subclass(tensor):
         parts, context = tensor.__tensor_flatten__()
-        kind = f"{type(tensor).__qualname__} {_ADDRESS.sub('', repr(context))}"
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} {kind}".encode())
+        digest.update(f"{head} {type(tensor).__qualname__} {_ADDRESS.sub('', repr(context))}".encode())
         for part in parts:
             _add(digest, f"{name}.{part}", getattr(tensor, part))
         return
-    if type(tensor).__torch_dispatch__ is not Tensor.__torch_dispatch__:
+    if computes_by_itself(tensor):
         raise TypeError(
             f"expected weights whose values can be read, got {type(tensor).__qualname__} ({name!r}). Let the class "
             "say what it is made of, by __tensor_flatten__, or replace its tensors by plain ones."
         )
-    digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+    digest.update(head.encode())
     if tensor.is_quantized:
         tensor = tensor.dequantize()
     digest.update(_bytes_of(tensor.to_dense() if tensor.layout != torch.strided else tensor))

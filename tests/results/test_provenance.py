@@ -206,11 +206,15 @@ OTHER_TENSORS = {  # how to make one out of values and a factor
         of_quantised(values, 1.0), scale * torch.ones(())
     ),
     "plain subclass": lambda values, scale: (scale * values).as_subclass(Drawn),
+    "quantised by torch": lambda values, scale: torch._make_per_tensor_quantized_tensor(
+        values.to(torch.int8), scale, 0
+    ),
     "sparse": lambda values, scale: (scale * values).to_sparse(),
     "complex": lambda values, scale: torch.complex(values, scale * torch.ones(values.shape)),
 }
 
 
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor:UserWarning")
 @pytest.mark.parametrize("kind", OTHER_TENSORS)
 @pytest.mark.parametrize("packed", [False, True])
 def test_the_hash_sees_the_values_of_other_kinds_of_tensors(kind, packed):
@@ -272,6 +276,7 @@ def process_group():
     dist.destroy_process_group()
 
 
+@pytest.mark.filterwarnings("ignore:DTensor random operators:UserWarning")
 @pytest.mark.usefixtures("process_group")
 def test_the_hash_of_weights_in_parts_is_that_of_the_whole():
     model, mesh = models.build(), device_mesh.init_device_mesh("cpu", (1,))
