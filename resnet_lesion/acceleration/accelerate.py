@@ -22,6 +22,7 @@ from resnet_lesion.network.orders import whole
 from resnet_lesion.network.precision import Autocast, precision, relative_deviation, rounding_unit
 from resnet_lesion.network.refusals import require_finite
 from resnet_lesion.network.residual_network import ResidualNetwork, wrap
+from resnet_lesion.network.weights import computes_by_itself
 from resnet_lesion.results.provenance import weights_hash
 
 # Two computations of equal quality are each about one rounding error away from the exact result. The largest error of a
@@ -156,7 +157,8 @@ def accelerate(
     _check_precision(original, autocast)
     require_finite(inputs)
     expected = original.trace(inputs).output
-    twin, folded = copy.deepcopy(original.model).eval(), dict[str, str]()
+    _check_weights(original.model)
+    twin, folded = _copied(original.model).eval(), dict[str, str]()
     if fold_norms:
         with original.isolated(), torch.autocast(original.device.type, enabled=False):
             folded = folding.fold_norms(ResidualNetwork(twin), original.to_device(inputs[:1]))
@@ -214,16 +216,35 @@ def _check_precision(network: ResidualNetwork, autocast: Autocast) -> None:
         )
 
 
+def _check_weights(model: nn.Module) -> None:
+    for name, weight in model.named_parameters():
+        if computes_by_itself(weight) or not weight.is_floating_point():
+            kind = type(weight).__name__ if computes_by_itself(weight) else str(weight.dtype)
+            raise TypeError(
+                f"expected plain floating-point weights, of which a float64 copy tells what rounding does, got {kind} "
+                f"({name!r}). Analyse the model itself, or accelerate it before its weights are replaced."
+            )
+
+
+def _copied(model: nn.Module) -> nn.Module:
+    """Copy a model, also where hooks compute a weight anew in each pass, which torch would not copy.
+
+    That is how ``torch.nn.utils.weight_norm``, ``spectral_norm`` and ``prune`` work.
+    """
+    computed = (value for module in model.modules() for value in vars(module).values() if isinstance(value, Tensor))
+    return copy.deepcopy(model, {id(value): value.detach().clone() for value in computed if not value.is_leaf})
+
+
 def _rounding(network: ResidualNetwork, inputs: Tensor, autocast: Autocast) -> float:
     """Return how far rounding alone moves the model's outputs: from those of a float64 copy."""
     if network.dtype == torch.float64:  # there is no finer type: as far as float32 moves them, in float64's units
-        coarse = ResidualNetwork(copy.deepcopy(network.model).float()).trace(inputs).output
+        coarse = ResidualNetwork(_copied(network.model).float()).trace(inputs).output
         fine = network.trace(inputs).output
         unit = rounding_unit(None, torch.float64) / rounding_unit(None, torch.float32)
     else:
         with precision(network.device, autocast):
             coarse = network.trace(inputs).output
-        fine, unit = ResidualNetwork(copy.deepcopy(network.model).double()).trace(inputs).output, 1.0
+        fine, unit = ResidualNetwork(_copied(network.model).double()).trace(inputs).output, 1.0
     return relative_deviation(coarse.double(), fine.double()) * unit
 
 

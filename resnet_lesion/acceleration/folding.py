@@ -51,8 +51,8 @@ def fold_norms(network: ResidualNetwork, inputs: Tensor) -> dict[str, str]:
     for conv, norm in _pairs(model, inputs):
         if owner.get(conv) != owner.get(norm) or owner.get(conv) in open_ended:
             continue
-        exact = fuse_conv_bn_eval(_double(conv), _double(norm))
-        if _computes_the_same(conv, norm, exact):
+        exact = _fused(conv, norm)
+        if exact is not None:
             fused, own = exact.to(conv.weight.dtype), conv.weight
             conv.weight, conv.bias = fused.weight.requires_grad_(own.requires_grad), fused.bias
             _replace(model, norm, _rest(norm))
@@ -90,7 +90,8 @@ def _pairs(model: nn.Module, inputs: Tensor) -> list[tuple[nn.Conv2d, nn.BatchNo
 
     def before(norm: nn.BatchNorm2d, args: tuple[Any, ...]) -> None:
         runs[norm] += 1
-        norms[id(args[0])] = norm
+        if args:  # else it is called with a keyword
+            norms[id(args[0])] = norm
 
     with ExitStack() as stack, torch.no_grad():
         for module in model.modules():
@@ -102,7 +103,10 @@ def _pairs(model: nn.Module, inputs: Tensor) -> list[tuple[nn.Conv2d, nn.BatchNo
             elif isinstance(module, nn.BatchNorm2d):
                 stack.enter_context(module.register_forward_pre_hook(before))
         reads = stack.enter_context(_Reads())
-        model(inputs.clone())  # which it may write into
+        try:
+            model(inputs.clone())  # which it may write into
+        except NotImplementedError:  # torch cannot show what goes on in some of its operations, flex_attention for one
+            return []
 
     def alone(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> bool:
         own = (conv.weight, conv.bias, norm.weight, norm.bias, norm.running_mean, norm.running_var)
@@ -113,6 +117,15 @@ def _pairs(model: nn.Module, inputs: Tensor) -> list[tuple[nn.Conv2d, nn.BatchNo
         for key, conv in convs.items()
         if key in norms and reads.counts[key] == 1 and alone(conv, norms[key])
     ]
+
+
+def _fused(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d | None:
+    """Fold in float64, or return None where that is not exactly what the two compute."""
+    try:
+        fused = fuse_conv_bn_eval(_double(conv), _double(norm))
+        return fused if _computes_the_same(conv, norm, fused) else None
+    except Exception:  # a norm of somebody's own, whose parts may run in any way or none
+        return None
 
 
 def _computes_the_same(conv: nn.Conv2d, norm: nn.BatchNorm2d, folded: nn.Conv2d) -> bool:

@@ -147,8 +147,11 @@ def _built(name: str) -> nn.Module:
 
     if not _is_known(name):
         raise ValueError(f"timm has no model {name!r}.{did_you_mean(name.partition('.')[0], _known_names())}")
-    with torch.device("meta"):
-        model: nn.Module = timm.create_model(name)
+    try:
+        with torch.device("meta"):
+            model: nn.Module = timm.create_model(name)
+    except (NotImplementedError, RuntimeError):  # before 1.0.21, many need values while they are made
+        model = timm.create_model(name).to("meta")
     return model
 
 

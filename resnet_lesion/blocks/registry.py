@@ -127,17 +127,23 @@ def load_adapters() -> None:
     """Import, once, every installed package that offers adapters (entry point group ``resnet_lesion.adapters``).
 
     This happens when a block is first looked up. An adapter that was registered by hand before then stays, as if the
-    packages had come first.
+    packages had come first. A package that cannot be imported, or that ends the program, must not take away the blocks
+    of all others: a warning names it.
     """
+    failures: list[tuple[str, BaseException]] = []
     token = _loading.set(True)
     try:
         for entry_point in entry_points(group=ENTRY_POINT_GROUP):
             try:
                 entry_point.load()
-            except Exception as error:  # a broken third-party package must not take away the blocks of all others
-                warnings.warn(f"adapters {entry_point.value!r} could not be loaded: {error}", stacklevel=2)
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # SystemExit too
+                failures.append((entry_point.value, error))
     finally:
         _loading.reset(token)
+    for package, reason in failures:  # afterwards: where warnings are errors, the other packages are there all the same
+        warnings.warn(f"adapters {package!r} could not be loaded: {type(reason).__name__}: {reason}", stacklevel=2)
 
 
 def _known_classes() -> set[type]:

@@ -26,7 +26,7 @@ from resnet_lesion.network.forward_pass import as_output, rows_of, run_model
 from resnet_lesion.network.isolation import isolated, preserved_buffers
 from resnet_lesion.network.orders import whole
 from resnet_lesion.network.precision import network_tolerance, relative_deviation
-from resnet_lesion.network.refusals import refuse_non_finite
+from resnet_lesion.network.refusals import refuse_non_finite, require_whole_weights
 from resnet_lesion.network.residual_network import ResidualNetwork, Trace
 from resnet_lesion.network.verification import verified_pass
 
@@ -115,6 +115,7 @@ def prove(network: ResidualNetwork, inputs: Tensor, *args: object) -> Proof:
         AdapterError: If a block deviates from its adapter, or the engine's outputs from the model's.
         ValueError: If the outputs are not finite.
     """
+    require_whole_weights(network.model)
     with isolated(network.model), torch.no_grad():
         network.look_up()
         trial = _Trial(network, inputs, args)

@@ -49,6 +49,7 @@ def evaluation_loader(dataset: Any, model: nn.Module, *, batch_size: int, worker
         dataset,
         batch_size=batch_size,
         use_prefetcher=device.type == "cuda",
+        persistent_workers=workers > 0,
         num_workers=workers,
         device=device,
         **config,

@@ -211,8 +211,11 @@ def load_weights(model: nn.Module, folder: Path) -> None:
 
 def save_weights(model: nn.Module, folder: Path) -> None:
     """Write ``model.safetensors`` and ``config.json`` as timm does, to be loaded as ``local-dir:FOLDER``."""
-    from timm.models import save_for_hf
+    from safetensors.torch import save_file
+    from timm.models._hub import save_config_for_hf  # timm's save_for_hf wants a package for downloads
 
     # a safetensors file holds tensors in one memory format only; the model itself keeps its own
     plain = copy.deepcopy(model).to(memory_format=torch.contiguous_format)
-    save_for_hf(plain, str(folder), model_config={"num_classes": model.num_classes}, safe_serialization=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(plain.state_dict(), folder / _FILE)
+    save_config_for_hf(plain, str(folder / "config.json"), model_config={"num_classes": model.num_classes})

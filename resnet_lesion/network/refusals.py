@@ -109,3 +109,22 @@ def _all_numbers(tensor: Tensor) -> bool:
     if type(tensor) not in (Tensor, nn.Parameter) or tensor.is_meta or not tensor.is_floating_point():
         return True
     return bool(((tensor.float() if tensor.itemsize == 1 else tensor) < torch.inf).all())
+
+
+def require_whole_weights(model: nn.Module) -> None:
+    """Refuse a model whose weights are gathered from several processes only while a module of its own runs.
+
+    An analysis runs parts of blocks, and blocks in other places, and each process may do so another number of times.
+
+    Raises:
+        TypeError: If some module is sharded.
+    """
+    for name, module in model.named_modules():
+        # by name, as importing torch's distributed package takes longer than everything else here
+        if any(cls.__name__ in ("FSDPModule", "FullyShardedDataParallel") for cls in type(module).__mro__):
+            where = f"submodule {name!r}" if name else "the model"
+            raise TypeError(
+                f"expected a model whose weights are all in this process, but {where} ({type(module).__name__}) is "
+                "sharded by FSDP. Load the whole state dict into a model that is not: get_model_state_dict(model, "
+                "options=StateDictOptions(full_state_dict=True)) of torch.distributed.checkpoint.state_dict."
+            )

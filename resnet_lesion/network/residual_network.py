@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from itertools import chain
 
 import numpy as np
 import torch
@@ -22,9 +21,10 @@ from resnet_lesion.network.forward_pass import as_output, watch
 from resnet_lesion.network.isolation import isolated, reserved
 from resnet_lesion.network.orders import DELETED, as_orders
 from resnet_lesion.network.paths import as_path
-from resnet_lesion.network.refusals import analysable
+from resnet_lesion.network.refusals import analysable, require_whole_weights
 from resnet_lesion.network.routing import route
 from resnet_lesion.network.verification import verified_pass
+from resnet_lesion.network.weights import execution_device, floating_dtype
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ class ResidualNetwork:
 
     @property
     def device(self) -> torch.device:
-        """The device of the model's parameters.
+        """The device that the model computes on: that of its parameters, or the one that offloaded ones are brought to.
 
         Example:
             >>> import resnet_lesion as rl, timm
@@ -149,7 +149,7 @@ class ResidualNetwork:
             >>> network.device
             device(type='cpu')
         """
-        return self._reference.device
+        return execution_device(self.model)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -161,7 +161,7 @@ class ResidualNetwork:
             >>> network.dtype
             torch.float32
         """
-        return self._reference.dtype
+        return floating_dtype(self.model)
 
     def index(self, layers: str | int | Iterable[str | int]) -> list[int]:
         """Translate block names (or indices) into indices.
@@ -277,6 +277,7 @@ class ResidualNetwork:
     @contextmanager
     def isolated(self) -> Iterator[None]:
         """Put the model into eval mode and open its chains; on exit it is as it was, and so are the random states."""
+        require_whole_weights(self.model)
         with isolated(self.model):
             self.look_up()
             with self._opened():
@@ -326,6 +327,7 @@ class ResidualNetwork:
                 f"expected at least one input to verify the blocks on, and only finite values, "
                 f"got shape {tuple(inputs.shape)}{' with NaN or infinity' if len(inputs) else ''}."
             )
+        require_whole_weights(self.model)
         with isolated(self.model), self.precision(), torch.no_grad():
             self.look_up()
             return max(verified_pass(self.model, self.blocks, self.chains, self.to_device(inputs)).deviations)
@@ -370,7 +372,13 @@ class ResidualNetwork:
     def to_device(self, inputs: Tensor) -> Tensor:
         """Move inputs to the model's device and, if they are floating-point, to its dtype."""
         dtype = self.dtype if inputs.is_floating_point() else inputs.dtype
-        return inputs.to(self.device, dtype, non_blocking=True)
+        device = self.device
+        if device.type == "meta" and not inputs.is_meta:
+            raise TypeError(
+                "expected a model whose weights have values, got one on the meta device. Load them first: "
+                "model.to_empty(device='cpu'), then model.load_state_dict(...)."
+            )
+        return inputs.to(device, dtype, non_blocking=True)
 
     @contextmanager
     def _opened(self) -> Iterator[None]:
@@ -381,13 +389,6 @@ class ResidualNetwork:
     def precision(self) -> Iterator[None]:
         """Compute in the network's own precision, which is the model's."""
         yield
-
-    @property
-    def _reference(self) -> Tensor:
-        for tensor in chain(self.model.parameters(), self.model.buffers()):  # the first one is enough
-            if tensor.is_floating_point():
-                return tensor
-        return torch.empty(0)
 
 
 def _blocks_of(model: nn.Module) -> tuple[tuple[Block, ...], tuple[Chain, ...], list[str]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
@@ -15,9 +16,12 @@ import xarray as xr
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
+from torch.utils._pytree import tree_leaves
 
 from resnet_lesion.network.precision import autocast_dtype
 from resnet_lesion.network.residual_network import ResidualNetwork
+from resnet_lesion.network.weights import computes_by_itself, offloaded_value
 from resnet_lesion.results.variables import variable
 
 CONVENTIONS = "CF-1.11"
@@ -27,6 +31,9 @@ REFERENCES = (
     "Veit, Wilber & Belongie 2016, Residual Networks Behave Like Ensembles of Relatively Shallow Networks, "
     "arXiv:1605.06431"
 )
+
+
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")  # another in each process
 
 
 _PACKAGES = ("resnet-lesion", "torch", "timm", "captum", "xarray", "numpy")
@@ -99,14 +106,41 @@ def array_hash(array: NDArray[Any]) -> str:
 
 
 def weights_hash(model: nn.Module) -> str:
-    """Return the SHA-256 of all parameters and buffers with their names, types and shapes."""
+    """Return the SHA-256 of all parameters and buffers with their names, types and shapes.
+
+    Weights that are quantised, sharded or offloaded are hashed by their values too.
+
+    Raises:
+        TypeError: If the values of some cannot be read.
+    """
     digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        if not isinstance(tensor, torch.Tensor):
-            continue
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(_bytes_of(tensor))
+    for name, value in sorted(model.state_dict().items()):
+        for leaf in tree_leaves(value):  # a quantised module packs its weight and bias together
+            if isinstance(leaf, Tensor):
+                _add(digest, name, offloaded_value(model, name) if leaf.is_meta else leaf)
     return digest.hexdigest()
+
+
+def _add(digest: hashlib._Hash, name: str, tensor: Tensor) -> None:
+    gather = getattr(tensor, "full_tensor", None)
+    if gather is not None:  # a DTensor, of which each process holds a part
+        tensor = gather()
+    head = f"{name} {tensor.dtype} {tuple(tensor.shape)}"
+    if is_traceable_wrapper_subclass(tensor):
+        parts, context = tensor.__tensor_flatten__()
+        digest.update(f"{head} {type(tensor).__qualname__} {_ADDRESS.sub('', repr(context))}".encode())
+        for part in parts:
+            _add(digest, f"{name}.{part}", getattr(tensor, part))
+        return
+    if computes_by_itself(tensor):
+        raise TypeError(
+            f"expected weights whose values can be read, got {type(tensor).__qualname__} ({name!r}). Let the class "
+            "say what it is made of, by __tensor_flatten__, or replace its tensors by plain ones."
+        )
+    digest.update(head.encode())
+    if tensor.is_quantized:
+        tensor = tensor.dequantize()
+    digest.update(_bytes_of(tensor.to_dense() if tensor.layout != torch.strided else tensor))
 
 
 def image_digest(image: Tensor, target: Tensor) -> str:
@@ -118,7 +152,8 @@ def image_digest(image: Tensor, target: Tensor) -> str:
 
 def _bytes_of(tensor: Tensor) -> bytes:
     """Return a tensor's values as bytes, whatever its device, strides and type: numpy, for one, has no bfloat16."""
-    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+    plain = tensor.detach().as_subclass(Tensor)
+    return plain.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
 
 
 def _device_name(device: torch.device) -> str:

@@ -38,7 +38,7 @@ def area(mean_error: xr.DataArray) -> float:
     """Return the area under mean error against ``n_deleted``, divided by the range of ``n_deleted``."""
     mean_error = mean_error.sortby("n_deleted")
     n_deleted = mean_error["n_deleted"].values
-    return float(np.trapezoid(mean_error.values, n_deleted) / (n_deleted[-1] - n_deleted[0]))
+    return float(mean_error.integrate("n_deleted") / (n_deleted[-1] - n_deleted[0]))
 
 
 def decay_factor(gradient: xr.DataArray) -> float:

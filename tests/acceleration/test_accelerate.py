@@ -5,9 +5,12 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from helpers import models
+from helpers import models, quantised
+from timm.layers import convert_splitbn_model
 from torch import nn
 from torch.nn import functional as F
+from torch.nn import utils as hooked
+from torch.nn.utils import parametrizations, prune
 
 import resnet_lesion as rl
 from resnet_lesion.acceleration import folding
@@ -246,6 +249,56 @@ def test_a_wrapped_network_is_taken():
     assert network.acceleration.n_folded == 13
     assert network.layers[0] == "net.stage1.0"
     assert rl.wrap(network) is network
+
+
+def each_convolution(change):
+    model = models.build()
+    for module in [*model.modules()]:
+        if isinstance(module, nn.Conv2d):
+            change(module)
+    return model
+
+
+OTHERS = {  # models whose norms or weights are not plain, all in eval mode
+    "norms split in training": lambda: convert_splitbn_model(models.build()).double().eval(),
+    "norms with an activation split in training": lambda: (
+        convert_splitbn_model(models.build("resnetv2 basic")).double().eval()
+    ),
+    "weight norm": lambda: each_convolution(hooked.weight_norm),
+    "spectral norm": lambda: each_convolution(hooked.spectral_norm),
+    "pruned": lambda: each_convolution(lambda conv: prune.l1_unstructured(conv, "weight", 0.3)),
+    "weight norm as a parametrisation": lambda: each_convolution(parametrizations.weight_norm),
+    "spectral norm as a parametrisation": lambda: each_convolution(parametrizations.spectral_norm),
+    "orthogonal": lambda: each_convolution(parametrizations.orthogonal),
+}
+
+
+@pytest.mark.filterwarnings("ignore:`torch.nn.utils.weight_norm` is deprecated:FutureWarning")
+@pytest.mark.parametrize("name", OTHERS)
+def test_what_is_not_plain_is_left_alone(name):
+    model = OTHERS[name]()
+    case = "resnetv2 basic" if "activation" in name else "post-activation"
+    data = models.data(8, case)
+    model(data[0])  # with gradients, so that weights computed anew hang on a graph
+    network = rl.accelerate(model, data[0])
+    assert network.acceleration.n_folded == 0
+    expected, found = (rl.Deletion(which).analyze(data, **QUIET) for which in (model, network))
+    np.testing.assert_allclose(found.loss, expected.loss, rtol=1e-11)
+    np.testing.assert_array_equal(found.correct, expected.correct)
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.complex64])
+def test_weights_of_other_types_are_refused(dtype):
+    model = models.build()
+    model.register_parameter("table", nn.Parameter(torch.ones(2).to(dtype), requires_grad=False))
+    with pytest.raises(TypeError, match=rf"expected plain floating-point weights, .* got {dtype} \('table'\)"):
+        rl.accelerate(model, models.images(2))
+    assert model.table.dtype == dtype
+
+
+def test_weights_that_compute_by_themselves_are_refused():
+    with pytest.raises(TypeError, match=r"got Quantised \('head.weight'\).* before its weights are replaced"):
+        rl.accelerate(quantised.quantise(models.build()), models.images(2))
 
 
 @pytest.mark.gpu

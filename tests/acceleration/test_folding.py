@@ -5,9 +5,10 @@ import pytest
 import timm
 import torch
 from helpers import models
-from timm.layers import BatchNormAct2d, Conv2dSame, StdConv2d
+from timm.layers import BatchNormAct2d, Conv2dSame, SplitBatchNorm2d, StdConv2d
 from torch import nn
-from torch.nn.utils import parametrizations
+from torch.nn.utils import parametrizations, parametrize
+from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 import resnet_lesion as rl
 from resnet_lesion.acceleration.folding import fold_norms
@@ -121,6 +122,35 @@ class Residual(BatchNormAct2d):
         return y + self.act(y)
 
 
+class Unused(nn.BatchNorm2d):
+    """Has parts that it does not run in eval mode, and that no Sequential could."""
+
+    def __init__(self, features):
+        super().__init__(features)
+        self.others = nn.ModuleList([nn.BatchNorm2d(features)])
+
+
+class Fails(nn.BatchNorm2d):
+    def forward(self, x):
+        if len(x) > 3:
+            raise RuntimeError("at most three images")
+        return super().forward(x)
+
+
+class OfSingle(nn.BatchNorm2d):
+    """Computes in float32, whatever it is given."""
+
+    def forward(self, x):
+        return nn.functional.batch_norm(
+            x.float(), self.running_mean.float(), self.running_var.float(), self.weight.float(), self.bias.float()
+        ).to(x.dtype)
+
+
+def parametrised(norm):
+    parametrize.register_parametrization(norm, "weight", nn.Softplus())
+    return norm
+
+
 FOLDED = {
     "bare": Pair,
     "no bias, no affine": lambda: Pair(nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4, affine=False)),
@@ -146,7 +176,13 @@ LEFT_ALONE = {
     "padded in forward": lambda: Pair(Conv2dSame(3, 4, 3)),
     "parametrised weight": lambda: Pair(parametrizations.weight_norm(nn.Conv2d(3, 4, 3))),
     "norm that does more": lambda: Pair(norm=Doubles(4)),
-    "norm that does more with its parts": lambda: Pair(norm=Residual(4)),
+    "norm with parts of another kind": lambda: Pair(norm=Unused(4)),
+    "norm split in training": lambda: Pair(norm=SplitBatchNorm2d(4)),
+    "norm that fails on other inputs": lambda: Pair(norm=Fails(4)),
+    "norm in another precision": lambda: Pair(norm=OfSingle(4)),
+    "norm called with a keyword": lambda: Pair(forward=lambda pair, x: pair.norm(input=pair.conv(x))),
+    "spectral norm": lambda: Pair(parametrizations.spectral_norm(nn.Conv2d(3, 4, 3))),
+    "parametrised norm": lambda: Pair(norm=parametrised(nn.BatchNorm2d(4))),
 }
 
 
@@ -195,6 +231,21 @@ class Stemmed(nn.Module):
 
     def forward(self, x):
         return self.head(self.norm(self.blocks(self.stem(x))).relu().mean((2, 3)))
+
+
+def test_what_cannot_be_watched_is_left_alone():
+    class Unwatched(torch.autograd.Function):
+        """Stands for an operation of torch that a dispatch mode does not see into, as flex_attention."""
+
+        @staticmethod
+        def forward(ctx, x):
+            if _get_current_dispatch_mode_stack():
+                raise NotImplementedError("no rule for this mode")
+            return x
+
+    pair = Pair(forward=lambda pair, x: Unwatched.apply(pair.norm(pair.conv(x))))
+    _, pairs = folded(models.randomised(pair).double().eval(), models.images(3))
+    assert not pairs
 
 
 def test_what_a_lesion_may_part_is_left_alone():

@@ -127,3 +127,15 @@ def test_a_model_that_folds_something_into_its_batch_is_not_covered():
     assert "the model changes its batch dimension" in answer.reason
     with pytest.raises(rl.AdapterError, match=r"expected 2 rows at block '.*', one for each image, got 8"):
         rl.wrap(timm.create_model("mobilevit_xxs").eval()).trace(torch.zeros(2, 3, 64, 64))
+
+
+def test_a_model_that_needs_values_while_it_is_made_is_asked_about_too(monkeypatch):
+    """As many of timm's before 1.0.21."""
+    create, expected = timm.create_model, rl.supported("resnet18")
+
+    def needs_values(name):
+        assert torch.linspace(0, 1, 3)[-1].item() == 1
+        return create(name)
+
+    monkeypatch.setattr(timm, "create_model", needs_values)
+    assert rl.supported("resnet18") == expected

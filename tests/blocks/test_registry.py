@@ -1,3 +1,6 @@
+import sys
+import warnings
+
 import pytest
 import timm
 import torch
@@ -110,16 +113,62 @@ def test_timms_adapters_are_found_by_entry_point():
     assert registry.is_block(resnet.BasicBlock(4, 4))
 
 
-def test_a_broken_package_of_adapters_is_a_warning(monkeypatch):
-    class Broken:
-        value = "their_package"
+class Stop(BaseException):
+    pass
 
-        def load(self):
-            raise ImportError("no module named torchvision2")
 
-    monkeypatch.setattr(registry, "entry_points", lambda group: [Broken()])
-    with pytest.warns(UserWarning, match="'their_package' could not be loaded: no module named torchvision2"):
+class Package:
+    """An entry point whose package does this when it is imported."""
+
+    def __init__(self, value, run):
+        self.value, self.load = value, run
+
+
+def raises(error):
+    def run():
+        raise error
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("run", "said"),
+    [
+        (raises(ImportError("no module named torchvision2")), "ImportError: no module named torchvision2"),
+        (raises(RuntimeError("no such device")), "RuntimeError: no such device"),
+        (lambda: sys.exit("this package needs a licence"), "SystemExit: this package needs a licence"),
+        (sys.exit, "SystemExit: "),
+        (raises(Stop("stopped")), "Stop: stopped"),
+    ],
+)
+@pytest.mark.parametrize("action", ["always", "error"])
+def test_a_broken_package_of_adapters_is_a_warning_and_the_others_are_loaded(monkeypatch, run, said, action):
+    class Theirs(nn.Module):
+        pass
+
+    def register():
+        rl.register_adapter(Theirs)(lambda block: rl.Branch(entry="a", exit="theirs"))
+
+    packages = [Package("their_package", run), Package("another_package", register)]
+    monkeypatch.setattr(registry, "entry_points", lambda group: packages)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter(action)
+        try:
+            registry.load_adapters.__wrapped__()
+        except UserWarning as error:
+            assert action == "error"
+            messages = [str(error)]
+        else:
+            messages = [str(warning.message) for warning in caught]
+    assert messages == [f"adapters 'their_package' could not be loaded: {said}"]
+    assert rl.find_branch(Theirs()).exit == "theirs"
+
+
+def test_an_interruption_while_adapters_are_loaded_is_one(monkeypatch):
+    monkeypatch.setattr(registry, "entry_points", lambda group: [Package("slow_package", raises(KeyboardInterrupt()))])
+    with pytest.raises(KeyboardInterrupt):
         registry.load_adapters.__wrapped__()
+    assert not registry._loading.get()
 
 
 def test_an_adapter_that_returns_something_else_is_refused():
@@ -188,15 +237,12 @@ def test_an_adapter_of_ones_own_stays_when_those_of_packages_are_loaded_later(mo
     class Other(nn.Module):
         pass
 
-    class Package:
-        value = "their_package"
-
-        def load(self):
-            rl.register_adapter(Theirs, Other)(lambda block: rl.Branch(entry="a", exit="theirs"))
+    def register():
+        rl.register_adapter(Theirs, Other)(lambda block: rl.Branch(entry="a", exit="theirs"))
 
     rl.register_adapter(Theirs)(lambda block: rl.Branch(entry="a", exit="own"))
     assert rl.find_branch(Theirs()).exit == "own"
-    monkeypatch.setattr(registry, "entry_points", lambda group: [Package()])
+    monkeypatch.setattr(registry, "entry_points", lambda group: [Package("their_package", register)])
     registry.load_adapters.__wrapped__()
     assert rl.find_branch(Theirs()).exit == "own"
     assert rl.find_branch(Other()).exit == "theirs"

@@ -1,12 +1,17 @@
 import pytest
 import timm
 import torch
+import torch.distributed as dist
 from helpers import models
 from torch import nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 from torchvision.models.feature_extraction import create_feature_extractor
 
 import resnet_lesion as rl
 from resnet_lesion.network.refusals import analysable, refuse_non_finite
+from resnet_lesion.results.provenance import weights_hash
 
 
 def compiled_in_place():
@@ -163,3 +168,36 @@ def test_classes_may_be_ruled_out():
         model.head.bias[4] = -torch.inf
         with pytest.raises(ValueError, match="expected a model that gives numbers"):
             refuse_non_finite(model, model(x))
+
+
+@pytest.fixture
+def process_group():
+    if not dist.is_available():
+        pytest.skip("this torch has no distributed package")
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+@pytest.mark.usefixtures("process_group")
+@pytest.mark.parametrize("sharded", ["", "stage1.1"])
+def test_a_sharded_model_can_be_lesioned_but_not_analysed(sharded):
+    plain, model, mesh, inputs = models.build(), models.build(), init_device_mesh("cpu", (1,)), models.images(2)
+    if sharded:
+        fully_shard(model.get_submodule(sharded), mesh=mesh)
+    fully_shard(model, mesh=mesh)
+    network = rl.wrap(model)
+    with rl.wrap(plain).lesioned(delete="stage1.0"), network.lesioned(delete="stage1.0"), torch.no_grad():
+        assert torch.equal(model(inputs), plain(inputs))
+    for use in (
+        lambda: rl.Deletion(model).analyze(models.data(2), show_progress=False),
+        lambda: rl.PathGradient(model).attribute(inputs, target=0),
+        lambda: rl.accelerate(model, inputs),
+        lambda: network.verify(inputs),
+    ):
+        with pytest.raises(TypeError, match=r"the model \(FSDPNet\) is sharded by FSDP. Load the whole state dict"):
+            use()
+    whole = models.build()
+    nn.init.zeros_(whole.head.weight)
+    whole.load_state_dict(get_model_state_dict(model, options=StateDictOptions(full_state_dict=True)))
+    assert weights_hash(whole) == weights_hash(plain)

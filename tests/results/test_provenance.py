@@ -1,3 +1,4 @@
+import copy
 import datetime
 import hashlib
 import json
@@ -7,9 +8,11 @@ import numpy as np
 import pytest
 import timm
 import torch
+import torch.distributed as dist
 import xarray as xr
-from helpers import models
+from helpers import models, quantised
 from torch import nn
+from torch.distributed import device_mesh, tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 import resnet_lesion as rl
@@ -167,6 +170,122 @@ def test_the_hash_sees_every_tensor():
         change(model)
         hashes.add(weights_hash(model))
     assert len(hashes) == 8
+
+
+def test_the_hash_of_plain_weights_is_that_of_their_bytes():
+    """Checkpoints and results of earlier versions hold it."""
+    model = nn.Linear(2, 1, dtype=torch.float64)
+    digest = hashlib.sha256()
+    for name, values in (("bias", model.bias), ("weight", model.weight)):
+        digest.update(f"{name} torch.float64 {tuple(values.shape)}".encode() + values.detach().numpy().tobytes())
+    assert weights_hash(model) == digest.hexdigest()
+
+
+class Drawn(torch.Tensor):
+    """A subclass that only has another name."""
+
+
+class Packed(nn.Module):
+    """Keeps its weights as a quantised module does: in one entry of the state dict."""
+
+    def __init__(self, weight):
+        super().__init__()
+        self.weight = weight
+
+    def _save_to_state_dict(self, destination, prefix, keep_vars):
+        destination[f"{prefix}packed"] = (self.weight, None, torch.float32)
+
+
+def of_quantised(values, scale):
+    return quantised.Quantised(values.to(torch.int8), torch.tensor(scale))
+
+
+OTHER_TENSORS = {  # how to make one out of values and a factor
+    "traceable subclass": of_quantised,
+    "traceable within traceable": lambda values, scale: quantised.Quantised(
+        of_quantised(values, 1.0), scale * torch.ones(())
+    ),
+    "plain subclass": lambda values, scale: (scale * values).as_subclass(Drawn),
+    "quantised by torch": lambda values, scale: torch._make_per_tensor_quantized_tensor(
+        values.to(torch.int8), scale, 0
+    ),
+    "sparse": lambda values, scale: (scale * values).to_sparse(),
+    "complex": lambda values, scale: torch.complex(values, scale * torch.ones(values.shape)),
+}
+
+
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor:UserWarning")
+@pytest.mark.parametrize("kind", OTHER_TENSORS)
+@pytest.mark.parametrize("packed", [False, True])
+def test_the_hash_sees_the_values_of_other_kinds_of_tensors(kind, packed):
+    def hashed(values, scale):
+        tensor = OTHER_TENSORS[kind](torch.tensor(values), scale)
+        model = Packed(tensor) if packed else nn.Module()
+        if not packed:
+            model.register_buffer("weight", tensor)
+        return weights_hash(model)
+
+    before = hashed([1.0, 0.0, 2.0], 0.5)
+    assert hashed([1.0, 0.0, 2.0], 0.5) == before
+    assert len({before, hashed([1.0, 0.0, 3.0], 0.5), hashed([1.0, 0.0, 2.0], 0.25), hashed([1.0, 0.0], 0.5)}) == 4
+
+
+def test_weights_that_do_not_show_their_values_are_refused():
+    model = quantised.quantise(models.build(), quantised.Opaque)
+    for use in (weights_hash, lambda model: rl.Deletion(model).analyze(models.data(3), show_progress=False)):
+        with pytest.raises(TypeError, match=r"values can be read, got Opaque \('head.weight'\).* __tensor_flatten__"):
+            use(model)
+
+
+def test_quantised_weights_give_the_numbers_of_what_they_stand_for():
+    model, data = quantised.quantise(models.build()), models.data(5)
+    plain = copy.deepcopy(model)
+    with torch.no_grad():
+        plain.head.weight = nn.Parameter(plain.head.weight.values * plain.head.weight.scale)
+    assert weights_hash(model) != weights_hash(plain)
+    for analyze in (rl.Deletion, rl.PathGradient):
+        expected, found = (analyze(which).analyze(data, show_progress=False) for which in (plain, model))
+        for key in expected.data_vars:
+            np.testing.assert_allclose(found[key], expected[key], rtol=1e-12, err_msg=str(key))
+
+
+def test_models_quantised_by_torchao():
+    quantization = pytest.importorskip("torchao.quantization")
+
+    def build(seed=0):
+        torch.manual_seed(seed)
+        model = timm.create_model("vit_tiny_patch16_224", img_size=32, depth=2, num_classes=5).eval()
+        quantization.quantize_(model, quantization.Int8WeightOnlyConfig())
+        return model
+
+    model, data = build(), (models.images(4, (3, 32, 32), dtype=torch.float32), models.labels(4))
+    assert weights_hash(model) == weights_hash(build()) != weights_hash(build(1))
+    network, found = rl.wrap(model), rl.Deletion(model).analyze(data, show_progress=False)
+    for layer in network.layers:
+        with network.lesioned(delete=layer), torch.no_grad():
+            expected = nn.functional.cross_entropy(model(data[0]), data[1])
+        assert float(found.loss.sel(layer=layer)) == pytest.approx(float(expected), rel=1e-5)
+
+
+@pytest.fixture
+def process_group():
+    if not dist.is_available():
+        pytest.skip("this torch has no distributed package")
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+@pytest.mark.filterwarnings("ignore:DTensor random operators:UserWarning")
+@pytest.mark.usefixtures("process_group")
+def test_the_hash_of_weights_in_parts_is_that_of_the_whole():
+    model, mesh = models.build(), device_mesh.init_device_mesh("cpu", (1,))
+    before = weights_hash(model)
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            setattr(module, name, nn.Parameter(tensor.distribute_tensor(parameter, mesh, [tensor.Shard(0)])))
+    assert type(model.head.weight.data) is tensor.DTensor
+    assert weights_hash(model) == before
 
 
 def test_the_hash_does_not_depend_on_memory_layout():
