@@ -146,7 +146,7 @@ def accelerate(
         >>> network = rl.accelerate(model, torch.randn(2, 3, 32, 32))
         >>> network.acceleration.n_folded, network.acceleration.deviation < 1e-5
         (20, True)
-        >>> data = torch.zeros(4, 3, 32, 32), torch.tensor([0, 1, 2, 3])
+        >>> data = torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 3])
         >>> result = rl.Deletion(network).analyze(data, show_progress=False)
         >>> result.layer.values[:2].tolist()
         ['layer1.0', 'layer1.1']

@@ -40,7 +40,7 @@ class Deletion(BlockAttribution, PerturbationAttribution):  # type: ignore[misc]
     Example:
         >>> import resnet_lesion as rl, timm, torch
         >>> model = timm.create_model("resnet18", num_classes=10, zero_init_last=False)
-        >>> inputs, targets = torch.zeros(4, 3, 32, 32), torch.tensor([0, 1, 2, 3])
+        >>> inputs, targets = torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 3])
         >>> deletion = rl.Deletion(model)
         >>> result = deletion.analyze((inputs, targets), show_progress=False)
         >>> result.error.dims, result.layer.values[:2].tolist()

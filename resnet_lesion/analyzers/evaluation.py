@@ -65,7 +65,7 @@ def evaluate(
     Example:
         >>> import numpy as np, resnet_lesion as rl, timm, torch
         >>> model = timm.create_model("resnet18", num_classes=10, zero_init_last=False)
-        >>> data = torch.zeros(4, 3, 32, 32), torch.tensor([0, 1, 2, 3])
+        >>> data = torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 3])
         >>> skip_each = np.where(np.eye(8, dtype=bool), -1, np.arange(8))
         >>> result = rl.evaluate(model, data, skip_each, show_progress=False)
         >>> dict(result.sizes), int(result.total)

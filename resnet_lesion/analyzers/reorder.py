@@ -43,8 +43,8 @@ class Reorder(BlockAttribution, PerturbationAttribution):  # type: ignore[misc] 
 
     Example:
         >>> import resnet_lesion as rl, timm, torch
-        >>> model = timm.create_model("resnet34", num_classes=10)
-        >>> inputs, targets = torch.zeros(4, 3, 32, 32), torch.tensor([0, 1, 2, 3])
+        >>> model = timm.create_model("resnet34", num_classes=10, zero_init_last=False)
+        >>> inputs, targets = torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 3])
         >>> reorder = rl.Reorder(model)
         >>> result = reorder.analyze((inputs, targets), n_swaps=[0, 2], n_draws=3, show_progress=False)
         >>> result.kendall_tau.sel(n_swaps=0).values.tolist()

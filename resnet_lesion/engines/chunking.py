@@ -123,9 +123,9 @@ class Chunks:
 
     def _one_pass(self, plan: Plan, inputs: Tensor, *args: object) -> Tensor:
         n = len(inputs)
-        inputs, *args = slice_batch(self._proof.at_least(n), inputs, *args)
+        given = slice_batch(self._proof.at_least(n), inputs, *args)
         with self._proof.one_pass(self._network.model):
-            return forward_lesions(self._network, plan, inputs, *args, idle_branches=not self._proof.stackable)[:, :n]
+            return forward_lesions(self._network, plan, *given, idle_branches=not self._proof.stackable)[:, :n]
 
 
 def _bytes_per_image(plan: Plan, trace: Trace) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 
 
@@ -32,8 +34,9 @@ def number_of_classes(model: nn.Module, output: Tensor) -> int:
 def _head(model: nn.Module) -> nn.Module | None:
     """Return the classifier of a timm model, or what stands in its place in torchvision's."""
     if hasattr(model, "get_classifier"):
+        get_classifier: Any = model.get_classifier
         try:
-            head = model.get_classifier()
+            head = get_classifier()
         except (AttributeError, NotImplementedError):  # it may have been cut off
             return None
         return head if isinstance(head, nn.Module) else None

@@ -68,7 +68,7 @@ def verified_pass(
     def block_check(i: int) -> Callable[..., Tensor]:
         block, forward = blocks[i], blocks[i].module.forward
         # in a surrounding lesion another block, or this one's shortcut only
-        runs = getattr(next(in_place_of_forward(block.module), forward), "__self__", None)
+        runs: Any = getattr(next(in_place_of_forward(block.module), forward), "__self__", None)
 
         def run(*given: Tensor, **named: object) -> Tensor:
             if len(given) != 1 or named:
@@ -78,6 +78,7 @@ def verified_pass(
                 )
             (x,) = given
             version, actual = version_of(x), by_module.get(runs, block)
+            y: Tensor
             if isinstance(runs, Block):
                 y = forward(x)
             else:
