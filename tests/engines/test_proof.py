@@ -10,6 +10,7 @@ from helpers.analyses import QUIET, Batches
 from torch.nn import functional as F
 
 import resnet_lesion as rl
+from resnet_lesion.reports.summary import as_json
 
 N = 9
 MODELS = ("functional", "pre-activation")  # blocks end with conv2
@@ -159,3 +160,21 @@ def test_a_head_that_takes_no_batch_of_one_gives_every_images_numbers(n):
         lambda model: rl.PathGradient(model).attribute(inputs, targets.tolist(), path_length=2),
     ):
         torch.testing.assert_close(attribute(model), attribute(plain), rtol=1e-9, atol=1e-12)
+
+
+class AtLeastThree(torch.nn.Module):
+    def __init__(self, body):
+        super().__init__()
+        self.body = body
+
+    def forward(self, x):
+        if len(x) < 3:
+            raise ValueError("three images at least")
+        return self.body(x)
+
+
+def test_what_could_not_be_tried_is_null_in_a_result():
+    with pytest.warns(UserWarning, match="results depend on the batches"):
+        found = rl.Deletion(AtLeastThree(models.build())).analyze(models.data(4), **QUIET)
+    assert json.loads(found.attrs["proof"])["alone"] is None
+    json.loads(as_json(found))
