@@ -136,8 +136,8 @@ def accelerate(
 
     Raises:
         TypeError: If the model has no known block, or is already accelerated.
-        ValueError: If the inputs do not fit, the model cannot run in this precision, or the copy deviates by more than
-            rounding explains.
+        ValueError: If the inputs are not finite, the model cannot run in this precision, or the copy deviates by more
+            than rounding explains.
         AdapterError: If the copy has other blocks than the model.
 
     Example:

@@ -88,7 +88,8 @@ class BlockStatistics:
 
         Raises:
             TypeError: If the data is of the wrong kind.
-            ValueError: If the data does not fit the model.
+            AdapterError: If a block is not what its adapter says, or the engine's outputs are not the model's.
+            ValueError: If the labels do not fit the model.
 
         Example:
             >>> import resnet_lesion as rl, timm, torch

@@ -90,7 +90,8 @@ class Deletion(BlockAttribution, PerturbationAttribution):  # type: ignore[misc]
 
         Raises:
             TypeError: If the data is of the wrong kind.
-            ValueError: If the data does not fit the model, or a number is out of bounds.
+            AdapterError: If a block is not what its adapter says, or the engine's outputs are not the model's.
+            ValueError: If the labels do not fit the model, or a number is out of bounds.
 
         Example:
             >>> import resnet_lesion as rl, timm, torch
@@ -144,7 +145,7 @@ class Deletion(BlockAttribution, PerturbationAttribution):  # type: ignore[misc]
             (N, n_blocks) score of the whole network less the score with the block deleted.
 
         Raises:
-            ValueError: If the inputs do not fit the model, or the target does not select one score for each image.
+            ValueError: If the inputs are not finite, or the target does not select one score for each image.
 
         Example:
             >>> import resnet_lesion as rl, timm, torch

@@ -107,7 +107,8 @@ class EffectivePath(BlockAttribution, GradientAttribution):  # type: ignore[misc
 
         Raises:
             TypeError: If the data is of the wrong kind.
-            ValueError: If the data does not fit the model, a path length is missing, a gradient is not finite, or an
+            AdapterError: If a block is not what its adapter says, or the engine's outputs are not the model's.
+            ValueError: If the labels do not fit the model, a path length is missing, a gradient is not finite, or an
                 option is out of bounds.
 
         Example:
@@ -184,7 +185,7 @@ class EffectivePath(BlockAttribution, GradientAttribution):  # type: ignore[misc
             Gradients shaped like the inputs (or like the layer's input).
 
         Raises:
-            ValueError: If the inputs do not fit the model, the target does not select one score for each image, there
+            ValueError: If the inputs are not finite, the target does not select one score for each image, there
                 is no gradient, or ``effective`` was measured elsewhere or is no result of :meth:`analyze`.
 
         Example:

@@ -60,7 +60,8 @@ def evaluate(
 
     Raises:
         TypeError: If the model or the data is of the wrong kind.
-        ValueError: If an order row or the data does not fit the model.
+        AdapterError: If a block is not what its adapter says, or the engine's outputs are not the model's.
+        ValueError: If an order row or the labels do not fit the model.
 
     Example:
         >>> import numpy as np, resnet_lesion as rl, timm, torch

@@ -123,7 +123,8 @@ class PathGradient(BlockAttribution, GradientAttribution):  # type: ignore[misc]
 
         Raises:
             TypeError: If the data is of the wrong kind.
-            ValueError: If the data does not fit the model, a gradient leaves the range of the dtype, or an option is
+            AdapterError: If a block is not what its adapter says, or the engine's outputs are not the model's.
+            ValueError: If the labels do not fit the model, a gradient leaves the range of the dtype, or an option is
                 out of bounds.
 
         Example:
@@ -198,7 +199,7 @@ class PathGradient(BlockAttribution, GradientAttribution):  # type: ignore[misc]
             Gradients shaped like the inputs (or like the layer's input), in the inputs' dtype.
 
         Raises:
-            ValueError: If the inputs do not fit the model, the target does not select one score for each image, or
+            ValueError: If the inputs are not finite, the target does not select one score for each image, or
                 there are no paths of such a length.
 
         Example:
@@ -253,7 +254,7 @@ class PathGradient(BlockAttribution, GradientAttribution):  # type: ignore[misc]
             gradient g of its target score.
 
         Raises:
-            ValueError: If the inputs do not fit the model, or the target does not select one score for each image.
+            ValueError: If the inputs are not finite, or the target does not select one score for each image.
 
         Example:
             >>> import resnet_lesion as rl, timm, torch

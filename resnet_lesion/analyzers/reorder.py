@@ -92,7 +92,8 @@ class Reorder(BlockAttribution, PerturbationAttribution):  # type: ignore[misc] 
 
         Raises:
             TypeError: If the data is of the wrong kind.
-            ValueError: If the data does not fit the model, a number is out of bounds, or no two blocks can be swapped.
+            AdapterError: If a block is not what its adapter says, or the engine's outputs are not the model's.
+            ValueError: If the labels do not fit the model, a number is out of bounds, or no two blocks can be swapped.
 
         Example:
             >>> import resnet_lesion as rl, timm, torch
@@ -154,7 +155,7 @@ class Reorder(BlockAttribution, PerturbationAttribution):  # type: ignore[misc] 
             (N, n_orders) score of the whole network less the score with the blocks in that order.
 
         Raises:
-            ValueError: If the inputs or orders do not fit, or the target does not select one score for each image.
+            ValueError: If the orders do not fit, or the target does not select one score for each image.
 
         Example:
             >>> import resnet_lesion as rl, timm, torch

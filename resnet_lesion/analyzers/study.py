@@ -15,6 +15,7 @@ from resnet_lesion.analyzers.path_gradient import PathGradient
 from resnet_lesion.analyzers.reorder import Reorder
 from resnet_lesion.engines.linearization import Linearization
 from resnet_lesion.errors import PathsError
+from resnet_lesion.network.isolation import reserved
 from resnet_lesion.network.residual_network import ResidualNetwork, wrap
 from resnet_lesion.network.shapes import swappable_pairs
 from resnet_lesion.results.gradients import effective_of_study
@@ -70,7 +71,8 @@ def study(
 
     Raises:
         TypeError: If the data is a one-shot iterator, or of the wrong kind.
-        ValueError: If the data does not fit the model, or a number is out of bounds.
+        AdapterError: If a block is not what its adapter says, or the engine's outputs are not the model's.
+        ValueError: If the labels do not fit the model, or a number is out of bounds.
 
     References:
         Veit, Wilber & Belongie 2016, figures 3 to 7 (arXiv:1605.06431).
@@ -92,29 +94,30 @@ def study(
     if as_shard(shard).lesions != (0, 1):
         raise ValueError(f"expected a shard of the images only, as gradients have no lesions, got {shard}.")
     how: RunOptions = {"shard": as_shard(shard), "checkpoint": checkpoint, "show_progress": show_progress}
-    with network.isolated():  # iterating over a shuffling loader draws from the global generator
-        ((image, _),) = first_images(data, 1)
-        can_swap = len(swappable_pairs(network, network.trace(image))) > 0
-        has_paths = _has_paths(network, image)
-        some = gradient_data if n_gradient_images is None else first_images(gradient_data, n_gradient_images)
-    deletion, gradient = Deletion(network), PathGradient(network)
-    groups = {
-        "deletion": deletion.analyze(data, **how),
-        "random_deletion": deletion.analyze(data, n_deleted=n_deleted, n_draws=n_draws, seed=seed, **how),
-    }
-    if has_paths:
-        exact = groups["path_gradient"] = gradient.analyze(some, method="exact", **how)
-        sampled = gradient.analyze(some, method="sample", n_draws=n_paths, seed=seed, **how)
-        groups["sampled_path_gradient"] = sampled
-        if as_shard(shard).is_whole:
-            groups["effective_path"] = effective_of_study(sampled, exact)
-    if all(branch.skip for branch in network.branches):
-        groups["block_statistics"] = BlockStatistics(network).analyze(data, **how)
-    if not can_swap:
-        warnings.warn("no reorderings: no two blocks with identity shortcuts have the same shapes", stacklevel=3)
-    else:
-        groups["reorder"] = Reorder(network).analyze(data, n_swaps=n_swaps, n_draws=n_draws, seed=seed, **how)
-    return xr.DataTree.from_dict(groups)
+    with reserved(network.model, ends_by_itself=True):  # between its analyses too
+        with network.isolated():  # iterating over a shuffling loader draws from the global generator
+            ((image, _),) = first_images(data, 1)
+            can_swap = len(swappable_pairs(network, network.trace(image))) > 0
+            has_paths = _has_paths(network, image)
+            some = gradient_data if n_gradient_images is None else first_images(gradient_data, n_gradient_images)
+        deletion, gradient = Deletion(network), PathGradient(network)
+        groups = {
+            "deletion": deletion.analyze(data, **how),
+            "random_deletion": deletion.analyze(data, n_deleted=n_deleted, n_draws=n_draws, seed=seed, **how),
+        }
+        if has_paths:
+            exact = groups["path_gradient"] = gradient.analyze(some, method="exact", **how)
+            sampled = gradient.analyze(some, method="sample", n_draws=n_paths, seed=seed, **how)
+            groups["sampled_path_gradient"] = sampled
+            if as_shard(shard).is_whole:
+                groups["effective_path"] = effective_of_study(sampled, exact)
+        if all(branch.skip for branch in network.branches):
+            groups["block_statistics"] = BlockStatistics(network).analyze(data, **how)
+        if not can_swap:
+            warnings.warn("no reorderings: no two blocks with identity shortcuts have the same shapes", stacklevel=3)
+        else:
+            groups["reorder"] = Reorder(network).analyze(data, n_swaps=n_swaps, n_draws=n_draws, seed=seed, **how)
+        return xr.DataTree.from_dict(groups)
 
 
 def _has_paths(network: ResidualNetwork, image: Tensor) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, TypeAlias, TypedDict
 
@@ -84,6 +85,13 @@ def _count(run: Run, data: Data, lesions: Lesions, perturbations_per_eval: int |
             for some, labels in chunks.split(inputs, targets):
                 tally.add(chunks.outputs(network.to_device(some)), labels)
                 pass_.progress.update(len(some))
+        # the whole network agrees with itself on every image but those for which it predicts nothing
+        if nothing := pass_.seen.total - int(tally.agreeing[0]):
+            warnings.warn(
+                f"the whole network gives NaN for {nothing} of {pass_.seen.total} images: they leave the range of its "
+                "dtype, and count as errors. Check these images and their normalisation, or use model.float().",
+                stacklevel=2,
+            )
     places = np.concatenate([[0], chosen + 1])
     evaluated = np.zeros(len(rows) + 1, dtype=bool)
     evaluated[places] = True

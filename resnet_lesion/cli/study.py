@@ -21,6 +21,7 @@ from resnet_lesion.cli.options import (
 )
 from resnet_lesion.cli.output import NETCDF, check_folder, check_out, keep, words_beside
 from resnet_lesion.cli.parser import add_command
+from resnet_lesion.text import harmless
 
 if TYPE_CHECKING:
     import torch
@@ -113,7 +114,7 @@ def run(args: argparse.Namespace) -> None:
         image_size=args.image_size,
         ema=args.ema,
         seed=args.seed,
-        say=lambda text: print(f"note: {args.command.in_flags(text)}", file=sys.stderr),
+        say=lambda text: print(f"note: {harmless(args.command.in_flags(text))}", file=sys.stderr),
     )
     if not args.pretrained:
         print("note: with random weights the results say nothing about a trained network", file=sys.stderr)

@@ -69,9 +69,10 @@ class Proof:
     behaviour: Mapping[str, object] = field(repr=False)
 
     def to_json(self) -> str:
-        """Write what a result says of it."""
+        """Write what a result says of it; what could not be tried is null, as JSON has no NaN."""
         kept = ("blocks", "alone", "engine", "independent", "stackable")
-        return json.dumps({name: getattr(self, name) for name in kept})
+        values = {name: getattr(self, name) for name in kept}
+        return json.dumps({name: None if value != value else value for name, value in values.items()})
 
     def require_independence(self) -> None:
         """Refuse a model whose images look at each other, so that no image has a gradient of its own.

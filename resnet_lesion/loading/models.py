@@ -64,6 +64,8 @@ def model_by_name(
         raise ValueError("num_classes= replaces the trained classifier with a random one: pass checkpoint= with it.")
     architecture, _, tag = name.partition(".")
     if ":" not in name and not timm.is_model(architecture):
+        if "/" in name:
+            raise ValueError(f"expected a name of timm's models, got {name!r}. A folder is given as local-dir:{name}.")
         known = did_you_mean(architecture, timm.list_models()) or " timm.list_models('*resnet*') lists those it has."
         raise ValueError(f"timm has no model {architecture!r}.{known}")
     size = {} if image_size is None else {"input_size": (3, image_size, image_size)}

@@ -15,6 +15,7 @@ from resnet_lesion.reports.findings import findings
 from resnet_lesion.reports.tables import is_number, table_of
 from resnet_lesion.results.kinds import kinds_of
 from resnet_lesion.results.quantities import groups
+from resnet_lesion.runs.checkpoint import as_object
 from resnet_lesion.runs.shards import Shard
 from resnet_lesion.text import harmless
 
@@ -114,10 +115,21 @@ def source_of(attrs: dict[Any, Any]) -> dict[str, object]:
         "blocks": attrs.get("n_blocks"),
         "data": attrs.get("data"),
         "shard": f"{Shard.from_json(shard)}; resnet-lesion merge puts all together" if shard else None,
+        "proof": _proof(attrs["proof"]) if "proof" in attrs else None,
         "device": ", ".join(str(part) for part in dtype if part),
         "versions": ", ".join(f"{k} {v}" for k, v in json.loads(versions).items()) if versions else None,
     }
     return {name: value for name, value in lines.items() if value}
+
+
+def _proof(text: str) -> str:
+    """Say in a line what the network showed on the first images."""
+    found = as_object(text)
+    tried = [f"{name} {found[name]:.1g}" for name in ("blocks", "alone", "engine") if found.get(name) is not None]
+    said = f"deviations on the first images: {', '.join(tried)}"
+    if not found.get("independent", True):
+        return f"{said}; results depend on the batches"
+    return said if found.get("stackable", True) else f"{said}; lesions were run one by one"
 
 
 def _body(dataset: xr.Dataset) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 from collections import Counter
@@ -96,8 +97,22 @@ def _merge_datasets(datasets: Sequence[xr.Dataset]) -> xr.Dataset:
         "created": max(str(dataset.attrs["created"]) for dataset in datasets),
         "device": "; ".join(dict.fromkeys(str(dataset.attrs["device"]) for dataset in datasets)),
     }
-    merged.attrs = {name: value for name, value in merged.attrs.items() if name not in ("shard", "n_images")}
+    merged.attrs = {name: value for name, value in merged.attrs.items() if name not in ("shard", "n_images", "proof")}
+    if all("proof" in dataset.attrs for dataset in datasets):
+        merged.attrs["proof"] = json.dumps(_worst([as_object(dataset.attrs["proof"]) for dataset in datasets]))
     return merged
+
+
+def _worst(proofs: Sequence[Mapping[str, object]]) -> dict[str, object]:
+    """Return what holds in all of several proofs, and of each deviation the largest that was measured."""
+    found: dict[str, object] = {}
+    for name in proofs[0]:
+        values = [proof.get(name) for proof in proofs]
+        if all(isinstance(value, bool) for value in values):
+            found[name] = all(values)
+        else:
+            found[name] = max((value for value in values if isinstance(value, int | float)), default=None)
+    return found
 
 
 def _shard_of(dataset: xr.Dataset) -> Shard:

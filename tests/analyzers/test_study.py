@@ -1,5 +1,7 @@
 """A study has a group for each analysis that the network allows, and says which it leaves out."""
 
+import threading
+
 import pytest
 import timm
 import torch
@@ -63,3 +65,22 @@ def test_shares_of_lesions_are_refused_before_anything_is_computed(monkeypatch):
     monkeypatch.setattr(rl.Deletion, "analyze", None)
     with pytest.raises(ValueError, match="expected a shard of the images only"):
         rl.study(models.build(), models.data(3), shard={"lesions": (0, 2)}, **FEW)
+
+
+def test_no_other_thread_has_the_model_between_two_analyses(monkeypatch):
+    model, data = models.build(), models.data(3)
+    waiting = []
+
+    class InBetween(rl.BlockStatistics):
+        def __init__(self, network):
+            other = threading.Thread(target=rl.wrap(model).verify, args=(data[0],), daemon=True)
+            other.start()
+            other.join(2)
+            waiting.append(other)
+            assert other.is_alive()
+            super().__init__(network)
+
+    monkeypatch.setattr("resnet_lesion.analyzers.study.BlockStatistics", InBetween)
+    rl.study(model, data, **FEW)
+    waiting[0].join(60)
+    assert not waiting[0].is_alive()

@@ -219,10 +219,12 @@ def test_study_of_a_checkpoint(folder, tmp_path, quick, suffix):
 
 def test_the_moving_average_of_a_checkpoint_is_taken_when_asked_for_and_said(folder, tmp_path, quick, capsys):
     model, average = timm.create_model(MODEL), timm.create_model(MODEL)
-    torch.save({"model": model.state_dict(), "model_ema": average.state_dict()}, tmp_path / "x.pth")
-    words = (folder, tmp_path / "out.nc", "--num-samples", 4, "--checkpoint", tmp_path / "x.pth")
+    torch.save({"model": model.state_dict(), "model_ema": average.state_dict()}, tmp_path / "\x85.pth")
+    words = (folder, tmp_path / "out.nc", "--num-samples", 4, "--checkpoint", tmp_path / "\x85.pth")
     assert study(*words)["deletion"].attrs["weights_sha256"] == weights_hash(model)
-    note = f"note: '{tmp_path}/x.pth' holds both: took the weights (model), not their moving average (model_ema); pass"
+    note = (
+        f"note: '{tmp_path}/\\x85.pth' holds both: took the weights (model), not their moving average (model_ema); pass"
+    )
     assert f"{note} --ema for that.\n" in capsys.readouterr().err
     assert study(*words, "--ema")["deletion"].attrs["weights_sha256"] == weights_hash(average)
     assert "leave out --ema for those.\n" in capsys.readouterr().err

@@ -1,6 +1,7 @@
 import json
 import warnings
 from collections import Counter
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -10,6 +11,8 @@ from helpers.analyses import QUIET, Batches
 from torch.nn import functional as F
 
 import resnet_lesion as rl
+from resnet_lesion.engines.proof import N_IMAGES, prove
+from resnet_lesion.reports.summary import as_json
 
 N = 9
 MODELS = ("functional", "pre-activation")  # blocks end with conv2
@@ -159,3 +162,36 @@ def test_a_head_that_takes_no_batch_of_one_gives_every_images_numbers(n):
         lambda model: rl.PathGradient(model).attribute(inputs, targets.tolist(), path_length=2),
     ):
         torch.testing.assert_close(attribute(model), attribute(plain), rtol=1e-9, atol=1e-12)
+
+
+class AtLeastThree(torch.nn.Module):
+    def __init__(self, body):
+        super().__init__()
+        self.body = body
+
+    def forward(self, x):
+        if len(x) < 3:
+            raise ValueError("three images at least")
+        return self.body(x)
+
+
+def test_what_could_not_be_tried_is_null_in_a_result():
+    with pytest.warns(UserWarning, match="results depend on the batches"):
+        found = rl.Deletion(AtLeastThree(models.build())).analyze(models.data(4), **QUIET)
+    assert json.loads(found.attrs["proof"])["alone"] is None
+    json.loads(as_json(found))
+
+
+@pytest.mark.parametrize("kind", patches.PATCHES)
+@pytest.mark.parametrize("n", [1, N])
+@pytest.mark.filterwarnings("ignore:lesions are run one by one", "ignore:results depend on the batches")
+def test_it_costs_at_most_three_passes_over_a_few_images(kind, n):
+    rows = Counter()
+    for seed in range(3):
+        _, network, _ = patched(seed, lambda _: [kind])
+        rows.clear()
+        for module in {block.module for block in network.blocks}:
+            module.conv1.register_forward_pre_hook(lambda module, args: rows.update({module: len(args[0])}))
+        with suppress(rl.AdapterError, ValueError):
+            prove(network, models.data(n)[0])
+        assert 0 < max(rows.values()) <= 3 * N_IMAGES, seed

@@ -130,6 +130,11 @@ class Smuggled:
             {"num_classes": 5},
             "num_classes= replaces the trained classifier with a random one: pass checkpoint= with",
         ),
+        (
+            "../mine",
+            {},
+            r"got '\.\./mine'\. A folder is given as local-dir:\.\./mine",
+        ),
         (NAME, {"checkpoint": "other.pth", "pretrained": False}, "expected checkpoint= or pretrained=False, got both"),
         (NAME, {"checkpoint": "other.pth"}, "Is it of another model, or is num_classes= another"),
         (NAME, {"checkpoint": "text.pth"}, r"got 'text\.pth': it does not hold plain weights"),

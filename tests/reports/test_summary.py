@@ -1,6 +1,7 @@
 import json
 
 import numpy as np
+import pytest
 import xarray as xr
 from helpers import synthetic
 
@@ -124,3 +125,16 @@ def test_attributes_say_where_a_result_came_from():
         "versions": "torch 2.6.0, timm 1.0",
     }
     assert source_of({}) == {}
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({}, "proof     deviations on the first images: blocks 2e-07, engine 0\n"),
+        ({"stackable": False}, "engine 0; lesions were run one by one\n"),
+        ({"stackable": False, "independent": False}, "engine 0; results depend on the batches\n"),
+    ],
+)
+def test_what_the_network_showed_is_one_line(changed, said):
+    proof = {"blocks": 2e-7, "alone": None, "engine": 0.0, "independent": True, "stackable": True, **changed}
+    assert said in summarise(synthetic.deletion().assign_attrs(proof=json.dumps(proof)))

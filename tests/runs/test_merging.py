@@ -1,6 +1,7 @@
 """Merging the shards of any partition gives what one run gives."""
 
 import itertools
+import json
 from functools import cache
 
 import numpy as np
@@ -268,3 +269,19 @@ def test_more_shares_than_lesions():
 def test_one_result_alone_is_not_taken_for_several(one):
     with pytest.raises(TypeError, match=r"expected several results or files, .*, got one"):
         rl.merge(one())
+
+
+def test_what_the_network_showed_is_the_worst_of_what_it_showed_each_shard():
+    shards = [shard(i).copy() for i in range(3)]
+    proofs = [
+        {"blocks": 1e-7, "alone": 3e-7, "engine": None, "independent": True, "stackable": False},
+        {"blocks": 2e-7, "alone": 1e-7, "engine": None, "independent": True, "stackable": True},
+        {"blocks": 0.0, "alone": 2e-7, "engine": 5e-7, "independent": True, "stackable": True},
+    ]
+    for part, proof in zip(shards, proofs, strict=True):
+        part.attrs["proof"] = json.dumps(proof)
+    worst = {"blocks": 2e-7, "alone": 3e-7, "engine": 5e-7, "independent": True, "stackable": False}
+    for order in itertools.permutations(shards):
+        assert json.loads(rl.merge(order).attrs["proof"]) == worst
+    del shards[1].attrs["proof"]  # of version 0.1.0
+    assert "proof" not in rl.merge(shards).attrs
