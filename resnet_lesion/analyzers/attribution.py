@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from resnet_lesion.engines.chunking import Chunks
-from resnet_lesion.engines.linearization import Linearization
+from resnet_lesion.engines.linearization import Linearization, prove_gradients
 from resnet_lesion.engines.memory import gradient_capacity
 from resnet_lesion.engines.proof import N_IMAGES, prove
 from resnet_lesion.network.forward_pass import rows_of, slice_batch
@@ -172,22 +172,23 @@ def carry_by_length(
     """
     x, extra, parts = single_input(inputs, network.dtype), forward_args(additional_forward_args), list[Tensor]()
     proof = prove(network, *slice_batch(slice(N_IMAGES), x, *extra))
-    proof.require_independence()
     with network.isolated():
+        prove_gradients(network, proof, *slice_batch(slice(N_IMAGES), x, *extra))
         n_images = max(1, gradient_capacity(network, proof.trace, memory_limit) // (max_length + 1))
         for start in range(0, len(x), n_images):
             n = len(x[start : start + n_images])
             chosen = proof.at_least(n, start)
             some, *args = slice_batch(chosen, x, *extra)
-            linear = Linearization(
-                network,
-                network.to_device(some),
-                partial(select_score, target=_targets_of(target, chosen, len(x))),
-                tuple(args),
-                max_length + 1,
-            )
-            ((_, gradients),) = deque(linear.by_length(max_length, wrt or 0), maxlen=1)
-            parts.append(reduce(linear.to_wrt(wrt, gradients) / linear.scale)[:n])
+            with proof.one_pass(network.model):
+                linear = Linearization(
+                    network,
+                    network.to_device(some),
+                    partial(select_score, target=_targets_of(target, chosen, len(x))),
+                    tuple(args),
+                    max_length + 1,
+                )
+                ((_, gradients),) = deque(linear.by_length(max_length, wrt or 0), maxlen=1)
+                parts.append(reduce(linear.to_wrt(wrt, gradients) / linear.scale)[:n])
     return torch.cat(parts)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from resnet_lesion.engines.linearization import Linearization, Objective, full_gradient, path_plan
+from resnet_lesion.engines.linearization import Linearization, Objective, full_gradient, path_plan, prove_gradients
 from resnet_lesion.engines.memory import gradient_capacity
 from resnet_lesion.network.classes import number_of_classes
 from resnet_lesion.network.orders import DELETED, IntArray
@@ -29,6 +28,7 @@ from resnet_lesion.results.variables import variable
 from resnet_lesion.runs.checkpoint import Totals
 from resnet_lesion.runs.data import IGNORE_INDEX, Data
 from resnet_lesion.runs.run import Pass, Run, Seen
+from resnet_lesion.warning import warn
 
 ObjectiveName = Literal["cross_entropy", "score"]
 
@@ -106,7 +106,7 @@ def microbatches(pass_: Pass, totals: Totals, options: GradientOptions, n_gradie
     network, shard = pass_.run.network, pass_.run.shard
     if shard.lesions != (0, 1):
         raise ValueError(f"expected a shard of the images only, as there are no lesions, got {shard}.")
-    pass_.proof.require_independence()
+    pass_.proof.require_gradients()
     trace = pass_.proof.trace
     n_classes = number_of_classes(network.model, trace.output)
     capacity = gradient_capacity(network, trace, options.memory_limit)
@@ -118,7 +118,8 @@ def microbatches(pass_: Pass, totals: Totals, options: GradientOptions, n_gradie
             chosen, labels = network.to_device(inputs[some]), targets[some]
             labels[n:] = IGNORE_INDEX
             objective = _objective(options.objective, labels)
-            yield Microbatch(chosen, n, objective, labels != IGNORE_INDEX, max(1, capacity // len(chosen)))
+            with pass_.proof.one_pass(network.model):
+                yield Microbatch(chosen, n, objective, labels != IGNORE_INDEX, max(1, capacity // len(chosen)))
             pass_.progress.update(n)
 
 
@@ -129,6 +130,7 @@ def exact_norms(
     network, first, longest = run.network, options.first, lengths[-1]
     n = len(network) - first
     with run.pass_over(data, "exact path gradients") as pass_:
+        prove_gradients(network, pass_.proof, pass_.images)
         zeros = partial(torch.zeros, dtype=torch.float64, device=network.device)
         by_layer, at_input, of_whole, delta = zeros(n, longest + 1), zeros(longest + 1), zeros(()), zeros(())
         by_image: list[Tensor] = []
@@ -155,11 +157,10 @@ def exact_norms(
             torch.maximum(delta, convergence_delta(gradients.sum(0) / linear.scale, whole).max(), out=delta)
     _require_finite(torch.cat([by_layer.flatten(), at_input, of_whole[None]]), network)
     if longest == n and float(delta) > _DEVIATION:
-        warnings.warn(
+        warn(
             f"the gradients of all path lengths together deviate from the ordinary gradient by {float(delta):.2g} of "
             "it: an adapter is wrong, as network.verify(inputs) and resnet_lesion.testing.check_adapter tell, or the "
-            "dtype is too coarse.",
-            stacklevel=4,
+            "dtype is too coarse."
         )
     table, norms_at_input, norm_of_whole = (
         total.cpu().numpy() / pass_.seen.total for total in (by_layer, at_input, of_whole)
@@ -237,6 +238,7 @@ def _path_norms(
     ranked = np.lexsort(rows.T)  # neighbours agree on the last blocks, so that they share the work there
     drawn = {"paths_sha256": array_hash(paths)}
     with run.pass_over(data, f"{len(paths)} path gradients", f"from-draw-{n_before}.", drawn) as pass_:
+        prove_gradients(network, pass_.proof, pass_.images)
         sums = torch.zeros(len(paths), dtype=torch.float64, device=network.device)
         for batch in microbatches(pass_, {"sums": sums}, options, min(_FEW_PATHS, len(paths))):
             linear = Linearization(network, batch.inputs, batch.objective, n_gradients=min(batch.capacity, len(paths)))

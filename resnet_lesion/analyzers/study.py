@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Iterable
 
 import xarray as xr
@@ -23,6 +22,7 @@ from resnet_lesion.runs.data import Data, first_images, refuse_one_shot
 from resnet_lesion.runs.executors import Executor, over_shards
 from resnet_lesion.runs.run import RunOptions
 from resnet_lesion.runs.shards import ShardLike, as_shard
+from resnet_lesion.warning import warn
 
 
 @over_shards
@@ -97,8 +97,9 @@ def study(
     with reserved(network.model, ends_by_itself=True):  # between its analyses too
         with network.isolated():  # iterating over a shuffling loader draws from the global generator
             ((image, _),) = first_images(data, 1)
-            can_swap = len(swappable_pairs(network, network.trace(image))) > 0
-            has_paths = _has_paths(network, image)
+            twice = torch.cat([image, image])  # some models take no batch of one
+            can_swap = len(swappable_pairs(network, network.trace(twice))) > 0
+            has_paths = _has_paths(network, twice)
             some = gradient_data if n_gradient_images is None else first_images(gradient_data, n_gradient_images)
         deletion, gradient = Deletion(network), PathGradient(network)
         groups = {
@@ -114,7 +115,7 @@ def study(
         if all(branch.skip for branch in network.branches):
             groups["block_statistics"] = BlockStatistics(network).analyze(data, **how)
         if not can_swap:
-            warnings.warn("no reorderings: no two blocks with identity shortcuts have the same shapes", stacklevel=3)
+            warn("no reorderings: no two blocks with identity shortcuts have the same shapes")
         else:
             groups["reorder"] = Reorder(network).analyze(data, n_swaps=n_swaps, n_draws=n_draws, seed=seed, **how)
         return xr.DataTree.from_dict(groups)
@@ -124,6 +125,6 @@ def _has_paths(network: ResidualNetwork, image: Tensor) -> bool:
     try:
         Linearization(network, network.to_device(image), lambda output: output.flatten(1).sum(1))
     except PathsError as error:
-        warnings.warn(f"no path gradients: {error}", stacklevel=4)
+        warn(f"no path gradients: {error}")
         return False
     return True

@@ -137,6 +137,12 @@ def is_hooked(module: nn.Module) -> bool:
     return any(getattr(module, hooks) for hooks in _HOOKS)
 
 
+def is_in_context(module: nn.Module) -> bool:
+    """Tell whether an open context (``lesioned``, ``routed``, an analysis) changes what the module does."""
+    attached = [vars(module).get("forward"), *(hook for hooks in _HOOKS for hook in getattr(module, hooks).values())]
+    return any(isinstance(function, Attached) for function in attached)
+
+
 class Attached:
     """What a context has put on a module, to be called there until the context ends.
 

@@ -8,7 +8,6 @@ with those of one image alone, and of images whose rows the engine shuffles at e
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -18,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from resnet_lesion.blocks.block import is_hooked, is_patched
+from resnet_lesion.blocks.block import is_hooked, is_in_context, is_patched
 from resnet_lesion.engines.plan import Plan, Shuffle
 from resnet_lesion.engines.streams import forward_lesions
 from resnet_lesion.errors import AdapterError, PathsError
@@ -29,6 +28,7 @@ from resnet_lesion.network.precision import network_tolerance, relative_deviatio
 from resnet_lesion.network.refusals import refuse_non_finite, require_whole_weights
 from resnet_lesion.network.residual_network import ResidualNetwork, Trace
 from resnet_lesion.network.verification import verified_pass
+from resnet_lesion.warning import warn
 
 N_IMAGES = 8
 """The largest number of images that a proof looks at."""
@@ -52,6 +52,7 @@ class Proof:
         reason: Why they may not.
         n_at_least: How many images the model must be given at least.
         changing: Whether a forward pass changes the model's buffers.
+        surrounded: Whether a ``lesioned`` or ``routed`` context was open on the model.
         behaviour: What the model does, in a form that can be compared with another run's; see :func:`same_behaviour`.
 
     All deviations are relative to the largest entry.
@@ -66,6 +67,7 @@ class Proof:
     reason: str
     n_at_least: int
     changing: bool
+    surrounded: bool
     behaviour: Mapping[str, object] = field(repr=False)
 
     def to_json(self) -> str:
@@ -74,12 +76,17 @@ class Proof:
         values = {name: getattr(self, name) for name in kept}
         return json.dumps({name: None if value != value else value for name, value in values.items()})
 
-    def require_independence(self) -> None:
-        """Refuse a model whose images look at each other, so that no image has a gradient of its own.
+    def require_gradients(self) -> None:
+        """Refuse a model whose images look at each other, so that none has a gradient of its own, or a lesioned one.
 
         Raises:
-            PathsError: If they do.
+            PathsError: If they do, or a context was open.
         """
+        if self.surrounded:
+            raise PathsError(
+                "expected a model as it is, as each block's branch and shortcut are taken apart, but a context "
+                "(lesioned, routed) is open on it. End it first; Deletion, Reorder and evaluate work inside lesioned."
+            )
         if not self.independent:
             raise PathsError(
                 f"expected a model whose outputs for an image do not depend on its batch, but {self.reason}: "
@@ -117,9 +124,10 @@ def prove(network: ResidualNetwork, inputs: Tensor, *args: object) -> Proof:
         ValueError: If the outputs are not finite.
     """
     require_whole_weights(network.model)
+    surrounded = any(map(is_in_context, network.model.modules()))
     with isolated(network.model), torch.no_grad():
         network.look_up()
-        trial = _Trial(network, inputs, args)
+        trial = _Trial(network, inputs, args, surrounded)
         proof = trial.proof()
     _warn(proof, trial.passed.idle, len(network))
     return proof
@@ -128,8 +136,8 @@ def prove(network: ResidualNetwork, inputs: Tensor, *args: object) -> Proof:
 class _Trial:
     """A network and the images that it is tried on, in eval mode and without gradients."""
 
-    def __init__(self, network: ResidualNetwork, inputs: Tensor, args: tuple[object, ...]) -> None:
-        self.network, self._plan = network, Shuffle(len(network))
+    def __init__(self, network: ResidualNetwork, inputs: Tensor, args: tuple[object, ...], surrounded: bool) -> None:
+        self.network, self._plan, self._surrounded = network, Shuffle(len(network)), surrounded
         self._n_real = len(inputs)  # more than that are made from them
         self._images, self._args = _some(network.to_device(inputs), args, self._plan.n_images + 2)
         with preserved_buffers(network.model) as changed, network.precision():
@@ -161,6 +169,7 @@ class _Trial:
             reason=reason,
             n_at_least=n_at_least,
             changing=self._changing,
+            surrounded=self._surrounded,
             behaviour=_behaviour(self.network, self._own[:1], self._tolerance),
         )
 
@@ -215,7 +224,8 @@ class _Trial:
             again = relative_deviation(as_output(self._plainly(everything), len(everything)), self._own)
             raise AdapterError(
                 "expected a model that gives the same images the same outputs, got outputs that differ by "
-                f"{again:.2g}: it draws random numbers in eval mode. Switch that off."
+                f"{again:.2g}: it draws random numbers in eval mode, or keeps something from one call to the next "
+                "outside its buffers. Switch that off."
                 if not again <= self._tolerance
                 else "expected the model's own outputs from its blocks run one after another, got outputs that differ "
                 f"by {deviation:.2g}, relative to the largest: something in the model reaches around its blocks."
@@ -263,16 +273,14 @@ def _behaviour(network: ResidualNetwork, output: Tensor, tolerance: float) -> di
 
 def _warn(proof: Proof, idle: list[str], n_blocks: int) -> None:
     if idle:
-        warnings.warn(
+        warn(
             f"the branches of {len(idle)} of {n_blocks} blocks return zero on the first images ({idle[0]!r} is one), "
-            "as in a network that is not trained: deleting them changes nothing.",
-            stacklevel=2,
+            "as in a network that is not trained: deleting them changes nothing."
         )
     if not proof.independent:
-        warnings.warn(
+        warn(
             f"results depend on the batches, and lesions are run one by one: {proof.reason}. Norms with running "
-            "statistics, for instance, do not look at the batch.",
-            stacklevel=2,
+            "statistics, for instance, do not look at the batch."
         )
     elif not proof.stackable:
-        warnings.warn(f"lesions are run one by one, which takes longer: {proof.reason}.", stacklevel=2)
+        warn(f"lesions are run one by one, which takes longer: {proof.reason}.")

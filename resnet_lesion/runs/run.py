@@ -150,6 +150,7 @@ class Pass:
 
     Attributes:
         run: The run.
+        images: The first images of the data.
         proof: What the network showed on the first images of the data.
         progress: The bar; the code that works through the batches advances it.
         seen: What it has seen; set once all :meth:`batches` have been iterated over.
@@ -163,6 +164,7 @@ class Pass:
         self.run, self.progress = run, progress
         self._data, self._reading = data, Reading(data)
         images, labels = self._reading.first
+        self.images = images
         self._shape = tuple(images.shape[1:])
         dtype = run.network.dtype
         # the labels' turn comes when the number of classes is known

@@ -131,6 +131,68 @@ def test_random_patches_give_the_plain_loops_numbers_or_a_refusal(part):
     assert found["broken"] < 5
 
 
+@pytest.mark.filterwarnings("ignore:lesions are run one by one")
+@pytest.mark.parametrize("kind", patches.NO_GRADIENTS)
+def test_what_the_paths_do_not_carry_is_refused(kind):
+    data = models.data(N)
+    for analyse in (
+        lambda network: rl.PathGradient(network).attribute(data[0], target=0),
+        lambda network: rl.PathGradient(network).analyze(Batches(data, 2), method="exact", **QUIET),
+        lambda network: rl.PathGradient(network).analyze(Batches(data, 2), method="sample", n_draws=2, **QUIET),
+        lambda network: rl.EffectivePath(network).attribute(data[0], target=0),
+    ):
+        model, network, _ = patched(3, lambda _: [kind])
+        before = {name: value.clone() for name, value in model.state_dict().items()}
+        with pytest.raises(rl.AdapterError):
+            analyse(network)
+        assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_buffers_that_change_do_not_reach_the_next_images_statistics():
+    network = patched(3, lambda _: [patches.counts_its_calls])[1]
+    data = models.data(N)
+    together = rl.BlockStatistics(network).analyze(data, **QUIET)
+    apart = rl.BlockStatistics(network).analyze(Batches(data, 2), **QUIET)
+    for name in ("branch_to_skip_ratio", "input_output_cosine", "update_gradient_cosine"):
+        np.testing.assert_allclose(apart[name], together[name], rtol=1e-9, err_msg=name)
+
+
+@pytest.mark.parametrize("context", [{"delete": [1]}, {"order": [1, 0, 2, 3, 4, 5]}, {"path": [1, 0, 1, 0, 1, 0]}])
+def test_gradients_in_a_context_are_refused_and_lesions_are_the_plain_loops(context):
+    model, network, _ = patched(3, lambda _: [patches.nothing])
+    data = models.data(N)
+    with network.routed(context["path"]) if "path" in context else network.lesioned(**context):
+        found = rl.Deletion(model).analyze(Batches(data, 4), **QUIET).loss
+        for i, loss in enumerate(found.values):
+            with network.lesioned(delete=[i]), torch.no_grad():
+                np.testing.assert_allclose(loss, float(F.cross_entropy(model(data[0]), data[1])), rtol=1e-9)
+        for analyse in (
+            lambda: rl.PathGradient(model).attribute(data[0], target=0),
+            lambda: rl.PathGradient(model).analyze(data, **QUIET),
+            lambda: rl.BlockStatistics(model).analyze(data, **QUIET),
+        ):
+            with pytest.raises(rl.PathsError, match="context"):
+                analyse()
+
+
+@pytest.mark.parametrize(
+    "analyse",
+    [
+        lambda model, data: rl.Deletion(model).analyze(data, **QUIET),
+        lambda model, data: rl.Deletion(model).attribute(*data),
+        lambda model, data: rl.evaluate(model, data, [[0, 1, 2, 3, 4, -1]], **QUIET),
+        lambda model, data: rl.study(model, data, n_deleted=[1], n_swaps=[1], n_draws=1, n_paths=1, **QUIET),
+    ],
+)
+def test_a_warning_points_at_the_line_of_the_call(analyse):
+    model = models.build("functional")
+    torch.nn.init.zeros_(model.stage1[0].conv2.weight)
+    torch.nn.init.zeros_(model.stage1[0].conv2.bias)
+    with pytest.warns(UserWarning, match="return zero") as caught:
+        analyse(model, models.data(N))
+    assert {warning.filename for warning in caught} == {__file__}
+
+
 class Squeezing(torch.nn.Module):
     """A head that works for every batch of two or more."""
 

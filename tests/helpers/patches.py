@@ -149,6 +149,46 @@ def observes_its_range(model, blocks, rng):
     block.register_forward_hook(hook)
 
 
+def counts_calls_of_a_branch(model, blocks, rng):
+    block = _one(blocks, rng)
+    block.conv2.register_buffer("calls", torch.zeros((), dtype=torch.float64))
+
+    def hook(module, _args, y):
+        module.calls += 1
+        return y * (1 + 0.1 * module.calls)
+
+    block.conv2.register_forward_hook(hook)
+
+
+def counts_calls_outside_buffers(model, blocks, rng):
+    block, calls = _one(blocks, rng), []
+
+    def hook(_module, _args, y):
+        calls.append(None)
+        return y * (1 + 0.1 * len(calls))
+
+    block.register_forward_hook(hook)
+
+
+def gradient_hooked(model, blocks, rng):
+    _one(blocks, rng).register_full_backward_hook(lambda _m, gradients, _g: (3 * gradients[0],))
+
+
+def gradient_scaled(model, blocks, rng):
+    def hook(_module, _args, y):
+        if y.requires_grad:
+            y.register_hook(lambda gradient: 2 * gradient)
+
+    _one(blocks, rng).register_forward_hook(hook)
+
+
+def reads_an_earlier_branch_with_its_gradient(model, blocks, rng):
+    first, second = _two([b for b in blocks if b.conv2.out_channels == 4], rng)
+    kept: list[Tensor] = []
+    first.conv2.register_forward_hook(lambda _m, _a, y: kept.__setitem__(slice(None), [y]))
+    second.conv2.register_forward_hook(lambda _m, _a, y: y + 0.7 * kept[0])
+
+
 def noisy(model, blocks, rng):
     _one(blocks, rng).register_forward_hook(lambda _m, _a, y: y + 0.1 * torch.randn_like(y))
 
@@ -180,5 +220,15 @@ REFUSED = (forward_extended, forward_scaled, noisy)
 
 ANY = (counts_its_calls, stops_early)
 """It depends."""
+
+NO_GRADIENTS = (
+    counts_its_calls,
+    counts_calls_of_a_branch,
+    counts_calls_outside_buffers,
+    gradient_hooked,
+    gradient_scaled,
+    reads_an_earlier_branch_with_its_gradient,
+)
+"""The paths together have another gradient than the model, which a forward pass may not show."""
 
 PATCHES = (*NUMBERS, *ONE_BY_ONE, *BATCH_BY_BATCH, *REFUSED, *ANY)
