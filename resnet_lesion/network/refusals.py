@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import chain
 
 import torch
@@ -15,10 +16,7 @@ def analysable(model: object) -> nn.Module:
         TypeError: If it is no module, or one that ignores what is changed in its blocks.
     """
     if not isinstance(model, nn.Module):
-        hint = f" Create it first: timm.create_model({model!r})." if isinstance(model, str) else ""
-        raise TypeError(
-            f"expected a torch.nn.Module or a ResidualNetwork, got {type(model).__name__} {model!r:.60}.{hint}"
-        )
+        raise TypeError(f"expected a torch.nn.Module or a ResidualNetwork, got {_named(model)}")
     original = getattr(model, "_orig_mod", None)
     if isinstance(original, nn.Module):  # torch.compile's OptimizedModule ignores what is changed in its blocks later
         model = original
@@ -44,6 +42,18 @@ def analysable(model: object) -> nn.Module:
                 "so one image's result depends on the others'. Use track_running_stats=True."
             )
     return model
+
+
+def _named(model: object) -> str:
+    """Say what was given in place of a model, and how to make a model of it."""
+    kind = type(model).__name__
+    if isinstance(model, str):
+        return f"{kind} {model!r}. Create it first: timm.create_model({model!r})."
+    if isinstance(model, Mapping):
+        return f"{kind}. Load weights into their model first: model.load_state_dict(...)."
+    if callable(model):
+        return f"{kind} {getattr(model, '__name__', '')}".rstrip() + ". Call it first, which makes a model."
+    return f"{kind}."
 
 
 def refuse_inference_tensors(model: nn.Module) -> None:

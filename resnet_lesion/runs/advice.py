@@ -93,3 +93,8 @@ def about_labels(targets: Tensor) -> str:
     if bool(((targets != 0).sum(1) == 1).all()):
         return f" Pass targets{'.int()' * (targets.dtype == torch.bool)}.argmax(1)."
     return " Each image needs one class: with several labels, or none, it is neither right nor wrong."
+
+
+def about_one(inputs: Tensor, targets: Tensor) -> str:
+    """Say how to make a batch of an image that is given with its label."""
+    return " One image, too, needs a batch: (inputs[None], targets)." if inputs.ndim == 3 and len(targets) == 1 else ""

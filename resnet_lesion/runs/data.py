@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from resnet_lesion.runs.advice import about_inputs, about_labels, described, how_to_take, is_array, listed
+from resnet_lesion.runs.advice import about_inputs, about_labels, about_one, described, how_to_take, is_array, listed
 
 Batch: TypeAlias = tuple[Tensor, Tensor]
 
@@ -205,7 +205,10 @@ def _checked(batch: Any) -> Batch:
             f"expected integer class labels (N,), got {targets.dtype} {tuple(targets.shape)}.{about_labels(targets)}"
         )
     if len(inputs) != len(targets):
-        raise ValueError(f"expected as many targets as inputs, got {len(inputs)} inputs and {len(targets)} targets.")
+        raise ValueError(
+            f"expected as many targets as inputs, got {len(inputs)} inputs and {len(targets)} targets."
+            f"{about_one(inputs, targets)}"
+        )
     return inputs, targets.long()
 
 

@@ -100,6 +100,8 @@ class Run:
         self.fingerprint = fingerprint(self._origin)
         self._folder = None if checkpoint is None else Path(checkpoint)
         if self._folder is not None:
+            if self._folder.is_file():
+                raise NotADirectoryError(f"expected a folder as checkpoint, got the file {str(checkpoint)!r}.")
             self._folder.mkdir(parents=True, exist_ok=True)
 
     @contextmanager

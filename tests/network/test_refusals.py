@@ -71,7 +71,9 @@ def without_known_blocks():
     [
         (lambda: "resnet50", r"expected a torch.nn.Module .*got str 'resnet50'.*timm.create_model\('resnet50'\)"),
         (lambda: None, "expected a torch.nn.Module or a ResidualNetwork, got NoneType"),
-        (lambda: models.Net, "expected a torch.nn.Module or a ResidualNetwork, got type"),
+        (lambda: models.Net, r"expected a torch.nn.Module or a ResidualNetwork, got type Net\. Call it first"),
+        (lambda: models.build().state_dict(), r"got OrderedDict\. Load weights into their model first"),
+        (lambda: models.data(2), r"got tuple\.$"),
         (lambda: nn.DataParallel(models.build()), r"the model is DataParallel, whose replicas .* Pass its \.module"),
         (lambda: nn.Sequential(nn.DataParallel(models.build())), "submodule '0' is DataParallel"),
         (fx_extractor, "the model is an FX graph .*Pass the model that it was made from"),

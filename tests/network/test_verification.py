@@ -222,3 +222,21 @@ def test_a_block_whose_output_is_zero_is_compared_absolutely():
     with torch.no_grad():
         assert not model(x).any()
         assert verified_pass(model, rl.wrap(model).blocks, [], x).deviations == [0.0]
+
+
+class Drawing(models.PostActivation):
+    """Draws random numbers in eval mode, outside of the branch."""
+
+    def forward(self, x):
+        return super().forward(x) + torch.randn_like(x)
+
+
+@rl.register_adapter(Drawing)
+def drawing(block):
+    return models.post_activation(block)
+
+
+def test_a_block_that_is_no_function_of_its_input_is_not_laid_to_its_adapter():
+    network = rl.wrap(models.randomised(models.Net(Drawing)).double())
+    with pytest.raises(rl.AdapterError, match=r"gives the same input other outputs each time.*Switch that off"):
+        network.verify(models.images(2))

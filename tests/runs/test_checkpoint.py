@@ -130,6 +130,13 @@ def test_options_without_effect_may_change(tmp_path):
     np.testing.assert_array_equal(again.correct, first.correct)
 
 
+def test_a_file_in_place_of_the_folder_is_refused(tmp_path):
+    path = tmp_path / "result.nc"
+    path.touch()
+    with pytest.raises(NotADirectoryError, match="expected a folder as checkpoint, got the file .*result.nc"):
+        rl.Deletion(models.build()).analyze(models.data(2), checkpoint=path, **QUIET)
+
+
 def test_a_damaged_file_is_refused(tmp_path):
     model, data = models.build(), models.data(4)
     rl.Deletion(model).analyze(data, checkpoint=tmp_path, **QUIET)

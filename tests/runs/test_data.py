@@ -73,6 +73,11 @@ TYPES = r"expected data as a tuple \(inputs, targets\) of tensors or an iterable
         ([(X[:0], Y[:0])] * 2, ValueError, "at least one image, got empty data"),
         (iter([]), ValueError, "A generator can be iterated over only once"),
         ((X, Y[:3]), ValueError, "as many targets as inputs, got 4 inputs and 3 targets"),
+        (
+            (X[0], Y[:1]),
+            ValueError,
+            r"got 3 inputs and 1 targets\. One image, too, needs .*\(inputs\[None\], targets\)",
+        ),
         ((X[:3], Y), ValueError, "as many targets as inputs, got 3 inputs and 4 targets"),
         ((X.mul(255).byte(), Y), ValueError, r"floating-point inputs .*got torch.uint8 \(4, 3, 6, 6\).*transform"),
         ((X[:, 0, 0, 0], Y), ValueError, r"floating-point inputs .*got torch.float64 \(4,\)"),
