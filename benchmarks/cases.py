@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from . import engine, gradients, lesions, startup, training
+from . import engine, gradients, lesions, proof, startup, training
 from .networks import Spec
 
 _QUICK = {"pixels": 32, "images": 2, "draws": 1, "timed": 4, "turns": 1}
@@ -117,6 +117,21 @@ CASES: Mapping[str, Case] = {
         "the engine's own cost, 40 random subsets of 1 to 10 blocks deleted",
         partial(engine.measure, kind="deletions"),
         on_more_images(turns=5, draws=4),
+    ),
+    "proof": Case(
+        "the share of the proof in an analysis of 1,000 images",
+        proof.share,
+        {
+            "cpu": (
+                Spec("cifar_preactresnet110", pixels=32, images=1000, timed=20),
+                Spec("resnet50", pixels=64, images=1000, timed=40),
+            ),
+            "cuda": (
+                Spec("cifar_preactresnet110", pixels=32, images=1000),
+                Spec("resnet50", pixels=224, images=1000),
+            ),
+            "quick": NETWORKS["quick"][:1],
+        },
     ),
     "training": Case(
         "an epoch of 4 mini-batches in which only some random blocks are trained",

@@ -26,7 +26,8 @@ class Spec:
         pixels: Height and width of the images.
         images: How many of them.
         draws: Number of random lesions of each of ten sizes, or of paths of each length.
-        timed: Number of lesions or paths that each alternative is timed on; the engine does all. None for all.
+        timed: Number of lesions or paths that each alternative is timed on; the engine does all. Where the proof is
+            timed, number of images that each block is deleted on. None for all.
         turns: Number of times that each contender is timed.
         stage_blocks: Blocks in each of the three stages of a CIFAR network, if not as many as the model's name says.
     """

@@ -15,6 +15,7 @@ from .engine import BARE, UNIT
 from .figure import COMPARISONS, ENGINE, kind_of, measured
 from .gradients import LOOP
 from .lesions import ACCELERATED, FEATURES, HOOKS, LAYERS, REPLACED
+from .proof import ONE_ROW, PROOF, SINGLE
 from .report import FOLDER, Entry, read
 from .startup import TORCH
 from .timing import OURS, ratios
@@ -98,6 +99,8 @@ def of_device(device: str, cases: dict[str, Entry]) -> str:
         exact_paths(cases),
         "The engine:",
         engine(cases),
+        "The proof on the first images, and its share of an analysis, medians of paired turns:",
+        proof(cases),
         "Processor time from the start of Python to its end, medians of paired turns:",
         startup(cases),
         "Targets:",
@@ -170,6 +173,29 @@ def engine(cases: dict[str, Entry]) -> str:
 def overheads(entry: Entry) -> list[float]:
     """Return each turn's overhead, in per cent."""
     return [100 * (ratio - 1) for ratio in ratios(entry["contenders"], OURS, BARE, UNIT)]
+
+
+def proof(cases: dict[str, Entry]) -> str:
+    """A row for each network."""
+    rows = [
+        [
+            entry["model"],
+            str(entry["pixels"]),
+            str(entry["images"]),
+            f"{1000 * entry['contenders'][PROOF]['median_seconds']:.3g} ms",
+            *(
+                f"{100 * share:.2g} % ({quartiles(shares_of_proof(entry, name), 2)})"
+                for name, share in entry["share_of_proof"].items()
+            ),
+        ]
+        for entry in measured(cases, "proof")
+    ]
+    return table(["network", "pixels", "images", "the proof", SINGLE, ONE_ROW], rows)
+
+
+def shares_of_proof(entry: Entry, name: str) -> list[float]:
+    """Return each turn's share, in per cent."""
+    return [100 * ratio for ratio in ratios(entry["contenders"], PROOF, name, "images")]
 
 
 def startup(cases: dict[str, Entry]) -> str:

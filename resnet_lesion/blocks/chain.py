@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 import threading
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import TypeAlias
 
 from torch import Tensor, nn
@@ -154,7 +155,10 @@ class Chain:
     def __init__(self, module: nn.Module, links: Mapping[str, nn.Module], arguments: Arguments | None = None) -> None:
         self.module, self.links = module, dict(links)
         self.arguments = arguments or Arguments()
-        self._parameters = list(inspect.signature(type(module).forward).parameters)[2:]  # after self and x
+
+    @cached_property
+    def _parameters(self) -> list[str]:
+        return list(inspect.signature(type(self.module).forward).parameters)[2:]  # after self and x
 
     def __call__(self, x: Tensor, *args: object, **kwargs: object) -> Tensor:
         """Run the links.
@@ -162,7 +166,7 @@ class Chain:
         Raises:
             AdapterError: If the module is handed anything that its links do not read, such as an attention mask.
         """
-        given = dict(zip(self._parameters, args, strict=False)) | kwargs
+        given = dict(zip(self._parameters, args, strict=False)) | kwargs if args else kwargs
         for name, value in given.items():
             if name not in self.arguments.names and value is not None and value is not False:
                 raise AdapterError(

@@ -97,7 +97,7 @@ def find_branch(block: nn.Module) -> Branch | Chain | None:
         >>> rl.find_branch(timm.create_model("resnet18").layer1[0])
         Branch(entry='conv1', exit='bn2', shortcut=None, preact=None, scale=None, post='act2', skip=True)
     """
-    adapted = next((cls for cls in type(block).__mro__ if cls in _known_classes()), None)
+    adapted = _adapted(type(block))
     if adapted is not None and getattr(type(block), "forward") is not getattr(adapted, "forward"):  # noqa: B009
         raise TypeError(
             f"{_class_name(type(block))} overrides the forward of {_class_name(adapted)}, so the adapter of that class "
@@ -119,7 +119,7 @@ def find_branch(block: nn.Module) -> Branch | Chain | None:
 
 def is_block(module: nn.Module) -> bool:
     """Tell whether some adapter was registered for the module's class or one of its bases."""
-    return any(cls in _known_classes() for cls in type(module).__mro__)
+    return _adapted(type(module)) is not None
 
 
 @cache
@@ -146,9 +146,11 @@ def load_adapters() -> None:
         warnings.warn(f"adapters {package!r} could not be loaded: {type(reason).__name__}: {reason}", stacklevel=2)
 
 
-def _known_classes() -> set[type]:
+def _adapted(cls: type) -> type | None:
+    """Return the class itself, or the first of its bases, that an adapter was registered for."""
     load_adapters()
-    return set(_describe.registry) - {object}
+    registry = _describe.registry  # with an entry for every object, which raises
+    return next((base for base in cls.__mro__ if base in registry and base is not object), None)
 
 
 def _class_name(cls: type) -> str:

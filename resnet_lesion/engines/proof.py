@@ -238,7 +238,7 @@ class _Trial:
             return run_model(model, self._images[chosen], *self._args_of(chosen))
 
     def _engine(self, plan: Plan, chosen: list[int]) -> Tensor:
-        with preserved_buffers(self.network.model), self.network.isolated():
+        with self.network.isolated():
             return forward_lesions(self.network, plan, self._images[chosen], *self._args_of(chosen))
 
     def _args_of(self, chosen: list[int]) -> tuple[Any, ...]:
