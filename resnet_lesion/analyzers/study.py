@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 
+import torch
 import xarray as xr
 from torch import Tensor, nn
 
