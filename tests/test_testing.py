@@ -176,7 +176,7 @@ def test_path_gradients_of_a_wrong_adapter_are_refused():
     block.adapter = lambda _: dataclasses.replace(RIGHT, shortcut=halved)
     model = nn.Sequential(block, nn.Flatten(), nn.Linear(192, 3))
     data = torch.randn(2, 3, 8, 8), torch.tensor([0, 2])
-    with pytest.raises(rl.AdapterError, match="expected the ordinary gradient .*an adapter is wrong"):
+    with pytest.raises(rl.AdapterError, match=r"expected the ordinary gradient .*an adapter is wrong"):
         rl.PathGradient(model).analyze(data, show_progress=False)
     block.adapter = lambda _: RIGHT
     right = rl.PathGradient(model).analyze(data, show_progress=False)
