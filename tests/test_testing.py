@@ -170,18 +170,17 @@ def test_an_analysis_refuses_a_wrong_adapter(change):
             analyse()
 
 
-def test_path_gradients_of_a_wrong_adapter_come_with_a_warning():
+def test_path_gradients_of_a_wrong_adapter_are_refused():
     block = Halved()
     halved = lambda t: block.side(t) / 2 + block.side(t).detach() / 2  # noqa: E731  # wrong in backward only
     block.adapter = lambda _: dataclasses.replace(RIGHT, shortcut=halved)
     model = nn.Sequential(block, nn.Flatten(), nn.Linear(192, 3))
     data = torch.randn(2, 3, 8, 8), torch.tensor([0, 2])
-    with pytest.warns(UserWarning, match="deviate from the ordinary gradient by .*an adapter is wrong") as warned:
-        result = rl.PathGradient(model).analyze(data, show_progress=False)
-    assert warned[0].filename == __file__
+    with pytest.raises(rl.AdapterError, match=r"expected the ordinary gradient .*an adapter is wrong"):
+        rl.PathGradient(model).analyze(data, show_progress=False)
     block.adapter = lambda _: RIGHT
     right = rl.PathGradient(model).analyze(data, show_progress=False)
-    assert right.convergence_delta < 1e-5 < 0.1 < result.convergence_delta
+    assert right.convergence_delta < 1e-5
     for delta, end in ((2e-7, ", except for at most 2e-07 of it."), (0.0, ".")):
         said = " ".join(summarise(right.assign(convergence_delta=delta)).split())
         assert f"all lengths together are the gradient{end}" in said

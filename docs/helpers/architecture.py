@@ -19,7 +19,7 @@ PACKAGE = Path(__file__).parents[2] / "resnet_lesion"
 
 LAYERS = (
     *("cli", "__init__", "paper", "reports", "plots", "loading", "training", "analyzers", "testing", "acceleration"),
-    *("runs", "engines", "results", "network", "blocks", "digits", "checks", "text", "errors"),
+    *("runs", "engines", "results", "network", "blocks", "digits", "checks", "warning", "text", "errors"),
 )
 """The package's folders, and the files beside them, from the highest down: each imports from itself and from below."""
 

@@ -1,1 +1,1 @@
-"""Many lesions forward, all path lengths backward; no data, no files. Below: network."""
+"""Many lesions forward, all path lengths backward; no data, no files. Below: network, warning."""

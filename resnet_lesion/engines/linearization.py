@@ -317,9 +317,9 @@ def prove_gradients(network: ResidualNetwork, proof: Proof, inputs: Tensor, *arg
     if deviation > _ROUNDINGS * network_tolerance(network.device, network.dtype):
         raise AdapterError(
             f"expected the ordinary gradient from all paths together, got one that differs by {deviation:.2g}, "
-            "relative to the largest entry: hooks on a block change gradients or read another block, or the model "
-            "keeps something from one call to the next. Switch that off, or, where the dtype is too coarse, use a "
-            "copy in float64, model.double()."
+            "relative to the largest entry: an adapter is wrong, hooks on a block change gradients or read another "
+            "block, or the model keeps something from one call to the next. Mend that, or, where the dtype is too "
+            "coarse, use a copy in float64, model.double()."
         )
 
 

@@ -175,24 +175,6 @@ def test_gradients_in_a_context_are_refused_and_lesions_are_the_plain_loops(cont
                 analyse()
 
 
-@pytest.mark.parametrize(
-    "analyse",
-    [
-        lambda model, data: rl.Deletion(model).analyze(data, **QUIET),
-        lambda model, data: rl.Deletion(model).attribute(*data),
-        lambda model, data: rl.evaluate(model, data, [[0, 1, 2, 3, 4, -1]], **QUIET),
-        lambda model, data: rl.study(model, data, n_deleted=[1], n_swaps=[1], n_draws=1, n_paths=1, **QUIET),
-    ],
-)
-def test_a_warning_points_at_the_line_of_the_call(analyse):
-    model = models.build("functional")
-    torch.nn.init.zeros_(model.stage1[0].conv2.weight)
-    torch.nn.init.zeros_(model.stage1[0].conv2.bias)
-    with pytest.warns(UserWarning, match="return zero") as caught:
-        analyse(model, models.data(N))
-    assert {warning.filename for warning in caught} == {__file__}
-
-
 class Squeezing(torch.nn.Module):
     """A head that works for every batch of two or more."""
 
