@@ -133,7 +133,7 @@ def test_options_without_effect_may_change(tmp_path):
 def test_a_file_in_place_of_the_folder_is_refused(tmp_path):
     path = tmp_path / "result.nc"
     path.touch()
-    with pytest.raises(NotADirectoryError, match="expected a folder as checkpoint, got the file .*result.nc"):
+    with pytest.raises(NotADirectoryError, match=r"expected a folder as checkpoint, got the file .*result\.nc"):
         rl.Deletion(models.build()).analyze(models.data(2), checkpoint=path, **QUIET)
 
 
