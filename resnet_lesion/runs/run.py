@@ -233,7 +233,9 @@ class Pass:
         refuse_defects(found, n_classes, dtype)
         if not int(counted):
             if not int(left_out):
-                raise ValueError(f"expected images in shard {i} of {n}, got none: there are fewer images than shards.")
+                raise ValueError(
+                    f"expected images in shard {i} of {n}, got none: this part of the run has fewer images than shards."
+                )
             raise ValueError(
                 f"expected images to count, got none: {int(left_out)} are left out, as their label is {IGNORE_INDEX}"
                 + (f", and shard {i} of {n} has no other." if n > 1 else ".")

@@ -148,7 +148,7 @@ def test_no_image_to_count():
     with pytest.raises(ValueError, match="got none: 3 are left out, as their label is -100"):
         rl.Deletion(models.build()).analyze((inputs, torch.full((3,), IGNORE_INDEX)), **QUIET)
     with pytest.raises(
-        ValueError, match="expected images in shard 3 of 4, got none: there are fewer images than shards"
+        ValueError, match="expected images in shard 3 of 4, got none: this part of the run has fewer images"
     ):
         rl.Deletion(models.build()).analyze(models.data(3), shard=(3, 4), **QUIET)
 
