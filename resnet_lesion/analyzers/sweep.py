@@ -89,7 +89,8 @@ def _count(run: Run, data: Data, lesions: Lesions, perturbations_per_eval: int |
         if nothing := pass_.seen.total - int(tally.agreeing[0]):
             warnings.warn(
                 f"the whole network gives NaN or infinity for {nothing} of {pass_.seen.total} images: they leave "
-                "the range of its dtype, and count as errors. Check these images and their normalisation, or use model.float().",
+                "the range of its dtype, and count as errors. Check these "
+                "images and their normalisation, or use model.float().",
                 stacklevel=2,
             )
     places = np.concatenate([[0], chosen + 1])
