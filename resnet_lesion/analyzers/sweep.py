@@ -88,8 +88,9 @@ def _count(run: Run, data: Data, lesions: Lesions, perturbations_per_eval: int |
         # the whole network agrees with itself on every image but those for which it predicts nothing
         if nothing := pass_.seen.total - int(tally.agreeing[0]):
             warnings.warn(
-                f"the whole network gives NaN for {nothing} of {pass_.seen.total} images: they leave the range of its "
-                "dtype, and count as errors. Check these images and their normalisation, or use model.float().",
+                f"the whole network gives NaN or infinity for {nothing} of {pass_.seen.total} images: they leave "
+                "the range of its dtype, and count as errors. Check these "
+                "images and their normalisation, or use model.float().",
                 stacklevel=2,
             )
     places = np.concatenate([[0], chosen + 1])
@@ -129,8 +130,8 @@ class _Tally:
         classes = targets.clamp(min=0)
         predictions = torch.empty(len(self.loss), len(targets), dtype=torch.int64, device=targets.device)
         for logits, rows in outputs:
-            # where a lesion makes numbers overflow, nothing is predicted; argmax would take the first NaN for a class
-            predictions[rows] = logits.argmax(2).where(~logits.isnan().any(2), _NOTHING)
+            # where numbers overflow nothing is predicted: argmax would take the first NaN or infinity for a class
+            predictions[rows] = logits.argmax(2).where((logits < torch.inf).all(2), _NOTHING)
             logits = logits if logits.dtype == torch.float64 else logits.float()
             losses = F.cross_entropy(
                 logits.flatten(0, 1), targets.repeat(len(rows)), reduction="none", ignore_index=IGNORE_INDEX

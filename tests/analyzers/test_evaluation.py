@@ -378,13 +378,14 @@ def test_a_network_that_predicts_nothing_is_refused():
         evaluate(network, models.data(4), [WHOLE])
 
 
-def test_images_for_which_the_network_predicts_nothing_are_counted_and_said():
+@pytest.mark.parametrize("what", [torch.nan, torch.inf])
+def test_images_for_which_the_network_predicts_nothing_are_counted_and_said(what):
     model, (x, _) = models.build().eval(), models.data(12)
     x[-2:] *= 1e6  # behind the images that are tried first
     outputs = model(x).detach()
     y, bound = outputs.argmax(1), 2 * outputs[:-2].abs().max()
     assert (outputs[-2:].abs().amax(1) > bound).all()
-    model.register_forward_hook(lambda _m, _x, y: y.where(y.abs().amax(1, keepdim=True) < bound, torch.nan))
-    with pytest.warns(UserWarning, match="the whole network gives NaN for 2 of 12 images"):
+    model.register_forward_hook(lambda _m, _x, y: y.where(y.abs().amax(1, keepdim=True) < bound, what))
+    with pytest.warns(UserWarning, match="the whole network gives NaN or infinity for 2 of 12 images"):
         result = rl.evaluate(model, (x, y), [WHOLE], show_progress=False)
     assert int(result.baseline_correct) == 10
