@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import version
 from typing import Any
 
@@ -62,7 +63,7 @@ def origin(network: ResidualNetwork, title: str, options: Mapping[str, object]) 
         "title": title,
         "references": REFERENCES,
         "created": now(),
-        "versions": json.dumps({package: version(package) for package in _PACKAGES}),
+        "versions": _versions(),
         "model": model_name(network.model),
         "weights_sha256": weights_hash(network.model),
         "n_blocks": len(network),
@@ -72,6 +73,12 @@ def origin(network: ResidualNetwork, title: str, options: Mapping[str, object]) 
         "options": json.dumps(options, default=_as_json),
         **network.attrs,
     }
+
+
+@cache
+def _versions() -> str:
+    """Read the packages' versions, once, as that takes as long as a small analysis."""
+    return json.dumps({package: version(package) for package in _PACKAGES})
 
 
 def now() -> str:

@@ -22,6 +22,15 @@ def test_targets_are_met_or_not():
     assert met("single-deletion", "cpu", {"model": "cifar", "failed": "out of memory"}) == []
 
 
+def test_a_proof_is_within_its_share_or_not():
+    entry = {"model": "cifar", "images": 1000, "share_of_proof": {"one": 0.019, "other": 0.03}}
+    found = report.targets("proof", "cpu", [entry])
+    assert [target["target"] for target in found] == [
+        f"the proof takes at most 2 % of {name} on 1000 images" for name in ("one", "other")
+    ]
+    assert [(target["figure"], target["met"]) for target in found] == [(1.9, True), (3, False)]
+
+
 def test_starts_are_met_or_not():
     seconds = {
         startup.TORCH: [1.0, 3.0, 2.0],

@@ -9,6 +9,7 @@ import pytest
 from benchmarks import alternatives, lesions, report, run, startup, tables, timing
 from benchmarks.__main__ import main
 from benchmarks.cases import CASES
+from benchmarks.proof import ONE_ROW, PROOF, SINGLE
 
 
 @pytest.fixture
@@ -46,7 +47,9 @@ def test_all_cases_from_end_to_end(tiny_cases, tmp_path):
             assert entry["contenders"].keys() | entry["missing"].keys() == everybody
             assert not entry["contenders"].keys() & entry["missing"].keys()
     assert found["engine-single"]["entries"][0]["block_evaluations"] == 12 * 13 / 2 - 1
-    n_targets = {"single-deletion": 1, "engine-single": 1, "reorderings": 0, "start-up": 5}
+    (proof,) = found["proof"]["entries"]
+    assert {name: of["images"] for name, of in proof["contenders"].items()} == {PROOF: 3, SINGLE: 3, ONE_ROW: 3}
+    n_targets = {"single-deletion": 1, "proof": 2, "engine-single": 1, "reorderings": 0, "start-up": 5}
     assert {name: len(found[name]["targets"]) for name in n_targets} == n_targets
     assert (tmp_path / "benchmarks-cpu.png").stat().st_size > 10_000
     assert "| `resnet-lesion --version` | 0." in tables.text(tmp_path)

@@ -103,7 +103,7 @@ def test_memory_is_flat_over_a_thousand_batches(name, tmp_path, monkeypatch):
     assert late - early < 50_000, "bytes held by Python, over 700 batches"
 
 
-@pytest.mark.parametrize("trials", [4, pytest.param(60, marks=pytest.mark.sweep)])
+@pytest.mark.parametrize("trials", [2, pytest.param(60, marks=pytest.mark.sweep)])
 def test_a_loading_process_that_dies_is_named_and_nothing_hangs(trials, tmp_path):
     script = Path(__file__).parents[1] / "helpers" / "dying_workers.py"
     command = [sys.executable, str(script), str(tmp_path), str(trials)]
