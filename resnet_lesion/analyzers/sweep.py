@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, TypeAlias, TypedDict
 
@@ -22,6 +21,7 @@ from resnet_lesion.results.lesions import Counts, lesion_dataset, order_variable
 from resnet_lesion.results.provenance import layer_coords
 from resnet_lesion.runs.data import IGNORE_INDEX, Data
 from resnet_lesion.runs.run import Run, Seen
+from resnet_lesion.warning import warn
 
 Lesions: TypeAlias = IntArray | Callable[[Trace], IntArray]
 """(n_lesions, n_blocks) order rows, or a function that makes them once the blocks' shapes are known."""
@@ -87,11 +87,10 @@ def _count(run: Run, data: Data, lesions: Lesions, perturbations_per_eval: int |
                 pass_.progress.update(len(some))
         # the whole network agrees with itself on every image but those for which it predicts nothing
         if nothing := pass_.seen.total - int(tally.agreeing[0]):
-            warnings.warn(
-                f"the whole network gives NaN or infinity for {nothing} of {pass_.seen.total} images: they leave "
-                "the range of its dtype, and count as errors. Check these "
-                "images and their normalisation, or use model.float().",
-                stacklevel=2,
+            warn(
+                f"the whole network gives NaN or infinity for {nothing} of {pass_.seen.total} images: they leave the "
+                "range of its dtype, and count as errors. Check these images and their normalisation, or use "
+                "model.float()."
             )
     places = np.concatenate([[0], chosen + 1])
     evaluated = np.zeros(len(rows) + 1, dtype=bool)

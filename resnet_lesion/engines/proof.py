@@ -53,7 +53,7 @@ class Proof:
         n_at_least: How many images the model must be given at least.
         changing: Whether a forward pass changes the model's buffers.
         surrounded: Whether a ``lesioned`` or ``routed`` context was open on the model.
-        behaviour: What the model does, in a form that can be compared with another run's; see :func:`same_behaviour`.
+        behaviour: What the model does, in a form that is compared with another run's up to rounding.
 
     All deviations are relative to the largest entry.
     """

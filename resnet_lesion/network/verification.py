@@ -108,6 +108,7 @@ def verified_pass(
         return run
 
     checks = {block.module: block_check(i) for i, block in enumerate(blocks)}
+    names = {module: name for name, module in model.named_modules()}
     linked = {link for chain in chains for link in chain.links.values()}
 
     def chain_check(chain: Chain) -> Callable[..., Tensor]:
@@ -124,13 +125,13 @@ def verified_pass(
                     if type(error) is not RuntimeError:  # out of memory, or the model's own: not the adapter's fault
                         raise
                     raise AdapterError(
-                        f"{type(chain.module).__name__} cannot run the links {list(chain.links)} in a row: {error}. "
+                        f"{names[chain.module]!r} ({type(chain.module).__name__}) cannot run the links {list(chain.links)} in a row: {error}. "
                         f"{advice(chain.module)}"
                     ) from error
             deviation = relative_deviation(linked_up, y) if linked_up.shape == y.shape else float("inf")
             if not within_rounding(deviation, y.dtype):
                 raise AdapterError(
-                    f"{type(chain.module).__name__} does not compute the links {list(chain.links)} one after another: "
+                    f"{names[chain.module]!r} ({type(chain.module).__name__}) does not compute the links {list(chain.links)} one after another: "
                     f"relative deviation {deviation:.3g}. {advice(chain.module)}"
                 )
             found.deviations.append(deviation)

@@ -166,6 +166,7 @@ def _changes(a: Any, b: Any) -> list[str]:
     rounding = max(a["rounding"], b["rounding"])
     if x.shape != y.shape or not np.abs(x - y).max() <= rounding * np.abs([x, y]).max():
         found.append("the outputs for the first image are others, though names and weights are the same")
-    if a["hooks"] != b["hooks"]:
-        found.append(f"the modules with hooks or a replaced forward were {a['hooks']!r:.60} and are {b['hooks']!r:.60}")
+    if changed := sorted({*a["hooks"]} ^ {*b["hooks"]}):
+        more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
+        found.append(f"hooks, or a replaced forward, came or went on {changed[0] or 'the model'!r}{more}")
     return found

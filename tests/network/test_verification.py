@@ -128,9 +128,9 @@ def incomplete(block):
 @pytest.mark.parametrize(
     ("block", "message"),
     [
-        (Swapped, r"Swapped does not compute the links \['mlp', 'mix'\] one after another"),
-        (Incomplete, r"Incomplete does not compute the links \['mix'\] one after another"),
-        (Misfit, r"Misfit cannot run the links \['mix', 'mlp'\] in a row"),
+        (Swapped, r"'blocks\.0' \(Swapped\) does not compute the links \['mlp', 'mix'\] one after another"),
+        (Incomplete, r"'blocks\.0' \(Incomplete\) does not compute the links \['mix'\] one after another"),
+        (Misfit, r"'blocks\.0' \(Misfit\) cannot run the links \['mix', 'mlp'\] in a row"),
     ],
 )
 def test_wrong_chains_are_caught(block, message):

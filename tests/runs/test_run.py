@@ -249,7 +249,7 @@ class Adapted(nn.Module):
 
 CHANGES = [
     (scaled, "outputs for the first image are others"),
-    (observed, r"hooks or a replaced forward were \[\] and are \['net.stage1.1'\]"),
+    (observed, r"hooks, or a replaced forward, came or went on 'net\.stage1\.1'\."),
     (lesioned, "outputs for the first image are others"),
     (other_activation, "outputs for the first image are others"),
     (other_eps, "outputs for the first image are others"),
