@@ -112,7 +112,7 @@ def verified_pass(
     linked = {link for chain in chains for link in chain.links.values()}
 
     def chain_check(chain: Chain) -> Callable[..., Tensor]:
-        forward = chain.module.forward
+        forward, where = chain.module.forward, f"{names[chain.module]!r} ({type(chain.module).__name__})"
         of_links = {link: checks[link] for link in chain.links.values() if link in checks}
 
         def run(x: Tensor, *more: Any, **named: Any) -> Tensor:
@@ -125,13 +125,12 @@ def verified_pass(
                     if type(error) is not RuntimeError:  # out of memory, or the model's own: not the adapter's fault
                         raise
                     raise AdapterError(
-                        f"{names[chain.module]!r} ({type(chain.module).__name__}) cannot run the links {list(chain.links)} in a row: {error}. "
-                        f"{advice(chain.module)}"
+                        f"{where} cannot run the links {list(chain.links)} in a row: {error}. {advice(chain.module)}"
                     ) from error
             deviation = relative_deviation(linked_up, y) if linked_up.shape == y.shape else float("inf")
             if not within_rounding(deviation, y.dtype):
                 raise AdapterError(
-                    f"{names[chain.module]!r} ({type(chain.module).__name__}) does not compute the links {list(chain.links)} one after another: "
+                    f"{where} does not compute the links {list(chain.links)} one after another: "
                     f"relative deviation {deviation:.3g}. {advice(chain.module)}"
                 )
             found.deviations.append(deviation)
