@@ -1,4 +1,5 @@
-import gc
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 
 import pytest
 import torch
@@ -6,6 +7,7 @@ import xarray as xr
 from captum.attr import NoiseTunnel, Saliency
 from captum.attr import visualization as viz
 from helpers import reference_gradient as reference
+from helpers.living import tensors_after
 from helpers.models import Snapshot, build, data, images
 from helpers.reference_gradient import norm, of_length
 
@@ -59,20 +61,10 @@ def test_inside_noise_tunnel_and_visualization():
 
 @pytest.mark.sweep
 def test_weights_get_no_gradient_and_nothing_is_kept():
-    model = build(dtype=torch.float32)
-    algorithm, batch = rl.PathGradient(model), data(2, dtype=torch.float32)
-
-    def living() -> int:
-        gc.collect()
-        return sum(issubclass(type(thing), torch.Tensor) for thing in gc.get_objects())
-
-    counts = []
-    for _ in range(100):
-        algorithm.analyze(batch, method="sample", n_draws=1, **QUIET)
-        algorithm.attribute(batch[0], target=batch[1])
-        counts.append(living() if len(counts) in (4, 99) else 0)
-    assert counts[4] == counts[99]
-    assert all(parameter.grad is None for parameter in model.parameters())
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:  # where no other test has left anything
+        (early, late), has_gradients = pool.submit(tensors_after, (4, 99)).result()
+    assert early == late
+    assert not has_gradients
 
 
 def broken(i):
