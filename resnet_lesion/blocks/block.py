@@ -84,7 +84,7 @@ class Block:
         """Run the block with zeros from its branch's exit: :meth:`without_branch`, but the branch is computed."""
         if not self.branch.skip:
             return self.without_branch(x)
-        with self.part(self.branch.exit).register_forward_hook(lambda _module, _args, output: torch.zeros_like(output)):
+        with self.part(self.branch.exit).register_forward_hook(_zeros):
             return forward(x)
 
     @contextmanager
@@ -125,6 +125,10 @@ class Block:
         function = self.part(transform) if isinstance(transform, str) else transform
         result: Tensor = function(x)
         return result
+
+
+def _zeros(_module: nn.Module, _args: Any, output: Tensor) -> Tensor:
+    return torch.zeros_like(output)
 
 
 def has_hooks(module: nn.Module) -> bool:

@@ -18,9 +18,11 @@ class Container(Protocol):
     @property
     def names(self) -> tuple[str, ...]:
         """The files' names, each once, with ``/`` between folders."""
+        ...
 
     def read(self, name: str) -> bytes:
         """Return what is in a file."""
+        ...
 
 
 def container(path: Path, wanted: Callable[[str], bool]) -> Container | None:

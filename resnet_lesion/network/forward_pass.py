@@ -112,8 +112,8 @@ def _parts(output: object) -> dict[str, object]:
     """Return what an output is made of, by how each part is written behind the output."""
     if isinstance(output, Mapping):  # those of transformers too, which have their keys as attributes
         return {f"[{key!r}]": part for key, part in output.items()}
-    if isinstance(output, tuple) and hasattr(output, "_fields"):
-        return {f".{name}": part for name, part in zip(output._fields, output, strict=True)}
+    if isinstance(output, tuple) and (fields := getattr(output, "_fields", ())):
+        return {f".{name}": part for name, part in zip(fields, output, strict=True)}
     if isinstance(output, tuple | list):
         return {f"[{i}]": part for i, part in enumerate(output)}
     return {f".{name}": part for name, part in getattr(output, "__dict__", {}).items() if not name.startswith("_")}
