@@ -6,6 +6,7 @@ import os
 os.environ |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
 
 import pytest
+import torch.distributed as dist
 from hypothesis import Phase, settings
 
 # without shrinking, which takes minutes here: the examples are small as they are
@@ -35,3 +36,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.skip(reason="takes long; pytest -m sweep"))
         if "gpu" in item.keywords and not torch.cuda.is_available():
             item.add_marker(pytest.mark.skip(reason="no accelerator"))
+
+
+@pytest.fixture
+def process_group():
+    """Let this process be a group of its own, as FSDP and sharded tensors need."""
+    if not dist.is_available():
+        pytest.skip("this torch has no distributed package")
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()

@@ -184,6 +184,8 @@ class _Trial:
         for chosen in (image, 2 * image):  # a head may squeeze a batch of one
             try:
                 output = as_output(self._plainly(chosen), len(chosen))
+            except torch.OutOfMemoryError:  # which says nothing of the model
+                raise
             except (AdapterError, RuntimeError, ValueError, IndexError, TypeError) as error:
                 refused = refused or f"the model does not take one of its inputs alone: {error}"
                 continue

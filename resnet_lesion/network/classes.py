@@ -21,8 +21,11 @@ def number_of_classes(model: nn.Module, output: Tensor) -> int:
         fix = " Let it return two, such as torch.cat([-y, y], 1)." if output.ndim == 2 else ""
         raise ValueError(f"expected class scores (N, classes) from the model, got {tuple(output.shape)}.{fix}")
     n, named, head = output.shape[1], getattr(model, "num_classes", None), _head(model)
-    is_named = not isinstance(named, int) or n in (named, getattr(head, "out_features", None))
-    if not is_named or isinstance(head, nn.Identity):
+    if isinstance(named, int):
+        has_classifier = n in (named, getattr(head, "out_features", None))
+    else:
+        has_classifier = not isinstance(head, nn.Identity)
+    if not has_classifier:
         says = f"num_classes={named}" if isinstance(named, int) else f"{type(head).__name__} as its head"
         raise ValueError(
             f"expected class scores (N, classes), got {n} outputs of a model with {says}: these are features. Give it "
@@ -40,4 +43,5 @@ def _head(model: nn.Module) -> nn.Module | None:
         except (AttributeError, NotImplementedError):  # it may have been cut off
             return None
         return head if isinstance(head, nn.Module) else None
-    return next((getattr(model, name) for name in ("fc", "head", "classifier") if hasattr(model, name)), None)
+    found = [getattr(model, name) for name in ("fc", "head", "classifier") if hasattr(model, name)]
+    return next((head for head in found if not isinstance(head, nn.Identity)), found[0] if found else None)

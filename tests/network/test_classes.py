@@ -26,6 +26,8 @@ class Named(nn.Module):
         Named(8),
         Named(fc=nn.Linear(4, 8)),
         Named(classifier=nn.Sequential(nn.Linear(4, 8))),
+        Named(head=nn.Identity(), classifier=nn.Linear(4, 8)),
+        Named(8, head=nn.Identity()),  # it says so itself
         timm.create_model("resnet18", num_classes=8),
         timm.create_model("vit_tiny_patch16_224", num_classes=8),
     ],

@@ -1,7 +1,6 @@
 import pytest
 import timm
 import torch
-import torch.distributed as dist
 from helpers import models
 from torch import nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
@@ -170,15 +169,6 @@ def test_classes_may_be_ruled_out():
         model.head.bias[4] = -torch.inf
         with pytest.raises(ValueError, match="expected a model that gives numbers"):
             refuse_non_finite(model, model(x))
-
-
-@pytest.fixture
-def process_group():
-    if not dist.is_available():
-        pytest.skip("this torch has no distributed package")
-    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
-    yield
-    dist.destroy_process_group()
 
 
 @pytest.mark.usefixtures("process_group")

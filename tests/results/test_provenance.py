@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import timm
 import torch
-import torch.distributed as dist
 import xarray as xr
 from helpers import models, quantised
 from torch import nn
@@ -265,15 +264,6 @@ def test_models_quantised_by_torchao():
         with network.lesioned(delete=layer), torch.no_grad():
             expected = nn.functional.cross_entropy(model(data[0]), data[1])
         assert float(found.loss.sel(layer=layer)) == pytest.approx(float(expected), rel=1e-5)
-
-
-@pytest.fixture
-def process_group():
-    if not dist.is_available():
-        pytest.skip("this torch has no distributed package")
-    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
-    yield
-    dist.destroy_process_group()
 
 
 @pytest.mark.filterwarnings("ignore:DTensor random operators:UserWarning")
